@@ -4,6 +4,7 @@
 #define X0_BASE_BASE_H
 
 #include "base/buf.h"
+#include "base/conf.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/loop.h"

@@ -2,12 +2,13 @@
 /*
  * DOC: configuration by schema
  *
- * A file is read in three steps: bytes to tree (yaml_node.c), tree to values by the schema's paths, and last the
- * defaults of what was not written. Items of MAPS are queued and read the same way by their own schema. Problems of all
- * steps are collected; a single one means that no configuration comes out, so that a reload applies all or nothing.
+ * A file is read in three steps: bytes to tree (yaml_node.c), tree to values by the schema's paths, and last
+ * the defaults of what was not written. Items of MAPS are queued and read the same way by their own schema.
+ * Problems of all steps are collected; a single one means that no configuration comes out, so that a reload
+ * applies all or nothing.
  *
- * Invariants: a struct conf has a valid value and text for every key; two confs of one schema differ in a key exactly
- * if the texts differ.
+ * Invariants: a struct conf has a valid value and text for every key; two confs of one schema differ in a key
+ * exactly if the texts differ.
  */
 #include "base/conf.h"
 
@@ -62,7 +63,8 @@ static bool is_group(const struct conf_schema *s, const char *path)
 }
 
 /* The key or group next to `name` among those in the map `prefix` ("" or "listen."), into `to`. */
-static bool nearest_sibling(const struct conf_schema *s, const char *prefix, const char *name, char *to, size_t cap)
+static bool nearest_sibling(const struct conf_schema *s, const char *prefix, const char *name, char *to,
+			    size_t cap)
 {
 	char names[SIBLINGS][YAML_KEY_MAX + 1];
 	const char *list[SIBLINGS], *near;
@@ -101,14 +103,16 @@ static void unknown_key(struct walk *w, const struct yaml_node *n, const char *p
 	char near[PATH_MAX_];
 
 	if (other) /* "listen.port: 1" written with the dot in it */
-		yaml_problem(w->problems, n->key_line, n->key_column,
-			     "unknown key \"%.200s\": the dot stands for a map; write it as a key inside of it", w->path);
+		yaml_problem(
+			w->problems, n->key_line, n->key_column,
+			"unknown key \"%.200s\": the dot stands for a map; write it as a key inside of it",
+			w->path);
 	else if (nearest_sibling(s, prefix, n->key, near, sizeof(near)))
-		yaml_problem(w->problems, n->key_line, n->key_column, "unknown key \"%.128s\"; did you mean \"%.100s\"?",
-			     w->path, near);
+		yaml_problem(w->problems, n->key_line, n->key_column,
+			     "unknown key \"%.128s\"; did you mean \"%.100s\"?", w->path, near);
 	else if ((other = same_last_name(s, n->key)))
-		yaml_problem(w->problems, n->key_line, n->key_column, "unknown key \"%.128s\"; did you mean \"%.100s\"?",
-			     w->path, other->path);
+		yaml_problem(w->problems, n->key_line, n->key_column,
+			     "unknown key \"%.128s\"; did you mean \"%.100s\"?", w->path, other->path);
 	else
 		yaml_problem(w->problems, n->key_line, n->key_column, "unknown key \"%.200s\"", w->path);
 	w->rc = w->rc ? w->rc : ERR_CONFIG;
@@ -135,8 +139,8 @@ static void walk_key(struct walk *w, const struct yaml_node *n)
 			w->rc = rc;
 	} else if (!strchr(n->key, '.') && is_group(s, w->path)) {
 		if (n->kind != YAML_MAP) {
-			yaml_problem(w->problems, n->line, n->column, "%.200s is a map of keys, not a %s", w->path,
-				     n->kind == YAML_SEQ ? "list" : "single value");
+			yaml_problem(w->problems, n->line, n->column, "%.200s is a map of keys, not a %s",
+				     w->path, n->kind == YAML_SEQ ? "list" : "single value");
 			w->rc = w->rc ? w->rc : ERR_CONFIG;
 			return;
 		}
@@ -273,7 +277,8 @@ static int conf_from_tree(const struct conf_schema *schema, const struct yaml_no
 	if (root && root->kind == YAML_SCALAR && !root->quoted && !root->text[0])
 		root = NULL; /* "---" and nothing else */
 	if (root && root->kind != YAML_MAP) {
-		yaml_problem(problems, root->line, root->column, "a configuration is a map of keys (key: value)");
+		yaml_problem(problems, root->line, root->column,
+			     "a configuration is a map of keys (key: value)");
 		return ERR_CONFIG;
 	}
 	c = conf_new(schema, root);

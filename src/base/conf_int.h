@@ -20,8 +20,9 @@ struct conf_value {
 };
 
 /*
- * Reads one value. Wrong ones become problems (ERR_CONFIG); ERR_NOMEM. For MAPS only the shape is checked and `n` set.
- * On failure the caller clears *v all the same. `n` is a node of the file, or for the default one without place.
+ * Reads one value. Wrong ones become problems (ERR_CONFIG); ERR_NOMEM. For MAPS only the shape is checked and
+ * `n` set. On failure the caller clears *v all the same. `n` is a node of the file, or for the default one
+ * without place.
  */
 int conf_value_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v,
 		     struct yaml_problems *problems);

@@ -16,8 +16,8 @@
 enum { P_NAME, P_AT, P_VIA };
 static const struct conf_key peer_keys[] = {
 	CONF_ROW(NAME, "name", STR, NULL, 1, 16, true, "the peer's name")
-	CONF_ROW(AT, "endpoints", ENDPOINTS, "", 0, 4, true, "where it is")
-	CONF_ROW(VIA, "via", MAPS, "", 0, 0, true, "nested")
+		CONF_ROW(AT, "endpoints", ENDPOINTS, "", 0, 4, true, "where it is")
+			CONF_ROW(VIA, "via", MAPS, "", 0, 0, true, "nested")
 };
 enum { V_PORT };
 static const struct conf_key via_keys[] = { CONF_ROW(PORT, "nat.port", INT, "7", 1, 9, true, "a number") };
@@ -25,17 +25,17 @@ static const struct conf_schema via_schema = { .keys = via_keys, .n = 1 };
 static const struct conf_sub peer_subs[] = { { "via", &via_schema } };
 static const struct conf_schema peer_schema = { peer_keys, ARRAY_SIZE(peer_keys), peer_subs, 1 };
 
-#define KEYS                                                                                                       \
-	X(NAME, "name", STR, "", 1, 16, false, "name of the node")                                                 \
-	X(LEVEL, "log.level", CHOICE, "info|error|warn|debug", 0, 0, true, "how much is logged")                   \
-	X(COLOUR, "log.colour", BOOL, "true", 0, 0, true, "colours")                                               \
-	X(PORT, "listen.port", INT, "7430", 1, 65535, false, "port")                                               \
-	X(BACKLOG, "listen.backlog", INT, "-1", 0, 0, false, "any number")                                         \
-	X(ADDR, "listen.address", ENDPOINT, "0.0.0.0:7430", 1, 65535, false, "where to listen")                    \
-	X(TTL, "identity.ttl", DURATION, "24h", NS_PER_S, 30 * 86400 * NS_PER_S, true, "lifetime")                 \
-	X(BUF, "tunnel.limits.buffer", SIZE, "1MiB", 1024, 0, true, "buffer")                                      \
-	X(SEEDS, "seeds", LIST, "a, b", 0, 3, true, "seeds")                                                       \
-	X(VIA, "relays", ENDPOINTS, "", 1, 2, true, "relays")                                                      \
+#define KEYS                                                                                                 \
+	X(NAME, "name", STR, "", 1, 16, false, "name of the node")                                           \
+	X(LEVEL, "log.level", CHOICE, "info|error|warn|debug", 0, 0, true, "how much is logged")             \
+	X(COLOUR, "log.colour", BOOL, "true", 0, 0, true, "colours")                                         \
+	X(PORT, "listen.port", INT, "7430", 1, 65535, false, "port")                                         \
+	X(BACKLOG, "listen.backlog", INT, "-1", 0, 0, false, "any number")                                   \
+	X(ADDR, "listen.address", ENDPOINT, "0.0.0.0:7430", 1, 65535, false, "where to listen")              \
+	X(TTL, "identity.ttl", DURATION, "24h", NS_PER_S, 30 * 86400 * NS_PER_S, true, "lifetime")           \
+	X(BUF, "tunnel.limits.buffer", SIZE, "1MiB", 1024, 0, true, "buffer")                                \
+	X(SEEDS, "seeds", LIST, "a, b", 0, 3, true, "seeds")                                                 \
+	X(VIA, "relays", ENDPOINTS, "", 1, 2, true, "relays")                                                \
 	X(PEERS, "peers", MAPS, "", 0, 3, true, "peers")
 
 enum {
@@ -58,7 +58,8 @@ static struct conf *good(const char *text)
 	struct conf *c = NULL;
 
 	if (conf_parse(&schema, text, strlen(text), &c, &problems) != 0)
-		fail_msg("%u:%u: %s\n%s", problems.at[0].line, problems.at[0].column, problems.at[0].text, text);
+		fail_msg("%u:%u: %s\n%s", problems.at[0].line, problems.at[0].column, problems.at[0].text,
+			 text);
 	assert_int_equal(problems.n, 0);
 	return c;
 }
@@ -75,7 +76,8 @@ static const char *bad_bytes(const void *text, size_t n)
 	assert_ptr_equal(c, &all);
 	assert_true(problems.n > 0);
 	for (size_t i = 0; i < problems.n && i < YAML_PROBLEMS; i++)
-		sprintf(all + strlen(all), "%u:%u: %s\n", problems.at[i].line, problems.at[i].column, problems.at[i].text);
+		sprintf(all + strlen(all), "%u:%u: %s\n", problems.at[i].line, problems.at[i].column,
+			problems.at[i].text);
 	return all;
 }
 
@@ -92,7 +94,8 @@ static void assert_has(const char *all, const char *part)
 
 static void defaults(void **state)
 {
-	static const char *const empty[] = { "", "# nothing\n", "---\n", "{}\n", "log: {}\n", "\xef\xbb\xbf# BOM\n" };
+	static const char *const empty[] = { "",     "# nothing\n", "---\n",
+					     "{}\n", "log: {}\n",   "\xef\xbb\xbf# BOM\n" };
 	char text[ENDPOINT_TEXT];
 
 	(void)state;
@@ -124,26 +127,27 @@ static void defaults(void **state)
 
 static void everything_written(void **state)
 {
-	struct conf *c = good("name: \"node a\"\n"
-			      "log:\n"
-			      "  level: debug\n"
-			      "  colour: false\n"
-			      "listen: {port: 1, backlog: -9223372036854775807, address: \"[2001:DB8::1]:9\"}\n"
-			      "identity:\n"
-			      "  ttl: 1h30m\n"
-			      "tunnel: {limits: {buffer: 64KiB}}\n"
-			      "seeds:\n"
-			      "- one\n"
-			      "- 2\n"
-			      "- \"null\"\n"
-			      "relays: [192.0.2.1:5, \"[::1]:6\"]\n"
-			      "peers:\n"
-			      "- name: b\n"
-			      "  endpoints: [192.0.2.2:7430]\n"
-			      "  via:\n"
-			      "  - nat: {port: 8}\n"
-			      "  - {}\n"
-			      "- {name: c}\n");
+	struct conf *c = good(
+		"name: \"node a\"\n"
+		"log:\n"
+		"  level: debug\n"
+		"  colour: false\n"
+		"listen: {port: 1, backlog: -9223372036854775807, address: \"[2001:DB8::1]:9\"}\n"
+		"identity:\n"
+		"  ttl: 1h30m\n"
+		"tunnel: {limits: {buffer: 64KiB}}\n"
+		"seeds:\n"
+		"- one\n"
+		"- 2\n"
+		"- \"null\"\n"
+		"relays: [192.0.2.1:5, \"[::1]:6\"]\n"
+		"peers:\n"
+		"- name: b\n"
+		"  endpoints: [192.0.2.2:7430]\n"
+		"  via:\n"
+		"  - nat: {port: 8}\n"
+		"  - {}\n"
+		"- {name: c}\n");
 	char text[ENDPOINT_TEXT];
 	const struct conf *p;
 
@@ -182,14 +186,18 @@ static void everything_written(void **state)
 static void unknown_keys_get_a_suggestion(void **state)
 {
 	(void)state;
-	assert_string_equal(bad("name: a\nlisetn:\n  port: 1\n"), "2:1: unknown key \"lisetn\"; did you mean \"listen\"?\n");
-	assert_string_equal(bad("listen:\n  prot: 1\n"), "2:3: unknown key \"listen.prot\"; did you mean \"listen.port\"?\n");
-	assert_string_equal(bad("tunnel: {limits: {bufer: 1}}\n"),
-			    "1:19: unknown key \"tunnel.limits.bufer\"; did you mean \"tunnel.limits.buffer\"?\n");
+	assert_string_equal(bad("name: a\nlisetn:\n  port: 1\n"),
+			    "2:1: unknown key \"lisetn\"; did you mean \"listen\"?\n");
+	assert_string_equal(bad("listen:\n  prot: 1\n"),
+			    "2:3: unknown key \"listen.prot\"; did you mean \"listen.port\"?\n");
+	assert_string_equal(
+		bad("tunnel: {limits: {bufer: 1}}\n"),
+		"1:19: unknown key \"tunnel.limits.bufer\"; did you mean \"tunnel.limits.buffer\"?\n");
 	/* Right name, wrong place. */
 	assert_string_equal(bad("ttl: 1h\n"), "1:1: unknown key \"ttl\"; did you mean \"identity.ttl\"?\n");
 	assert_has(bad("listen.port: 1\n"), "1:1: unknown key \"listen.port\": the dot stands for a map");
-	assert_string_equal(bad("listen:\n  completely-else: 1\n"), "2:3: unknown key \"listen.completely-else\"\n");
+	assert_string_equal(bad("listen:\n  completely-else: 1\n"),
+			    "2:3: unknown key \"listen.completely-else\"\n");
 	assert_string_equal(bad("peers: [{name: a, endpoint: []}]\n"),
 			    "1:19: unknown key \"endpoint\"; did you mean \"endpoints\"?\n");
 	assert_string_equal(bad("peers: [{name: a, via: [{nat: {prot: 1}}]}]\n"),
@@ -200,8 +208,10 @@ static void unknown_keys_get_a_suggestion(void **state)
 static void duplicates(void **state)
 {
 	(void)state;
-	assert_string_equal(bad("name: a\nseeds: []\nname: b\n"), "3:1: duplicate key \"name\": the first is in line 1\n");
-	assert_has(bad("listen:\n  port: 1\n  port: 1\n"), "3:3: duplicate key \"port\": the first is in line 2\n");
+	assert_string_equal(bad("name: a\nseeds: []\nname: b\n"),
+			    "3:1: duplicate key \"name\": the first is in line 1\n");
+	assert_has(bad("listen:\n  port: 1\n  port: 1\n"),
+		   "3:3: duplicate key \"port\": the first is in line 2\n");
 	assert_has(bad("listen: {port: 1}\nlisten: {backlog: 1}\n"), "2:1: duplicate key \"listen\"");
 	assert_has(bad("peers: [{name: a, name: b}]\n"), "1:19: duplicate key \"name\"");
 }
@@ -221,7 +231,8 @@ static void wrong_types(void **state)
 	assert_has(bad("name: |\n  a\n"), "one line without tabs");
 	assert_has(bad("name: \"a\\x1b[2J\"\n"), "1:7: the text contains a control character");
 	assert_has(bad("name: \"a\\0b\"\n"), "1:7: the text contains a control character");
-	assert_has(bad("log: {level: dbug}\n"), "1:14: log.level: \"dbug\" is none of info|error|warn|debug; did you mean \"debug\"?");
+	assert_has(bad("log: {level: dbug}\n"),
+		   "1:14: log.level: \"dbug\" is none of info|error|warn|debug; did you mean \"debug\"?");
 	assert_has(bad("log: {level: completely}\n"), "\"completely\" is none of info|error|warn|debug\n");
 	assert_has(bad("log: {colour: yes}\n"), "1:15: log.colour: \"yes\" is not true or false");
 	assert_has(bad("log: {colour: \"true\"}\n"), "is not true or false");
@@ -244,20 +255,50 @@ static void wrong_types(void **state)
 	assert_has(bad("relays: [192.0.2.1:0]\n"), "port 0 is not between 1 and 65535");
 	assert_has(bad("peers: [a]\n"), "1:9: peers: its items are maps");
 	assert_has(bad("peers: [{}]\n"), "1:9: name is missing: the peer's name");
-	assert_has(bad("peers: [{name: a, endpoints: [x:1]}]\n"), "1:31: endpoints: \"x:1\" is not an IP address");
-	assert_has(bad("listen: {address: 1.2.3.4}\n"), "1:19: listen.address: \"1.2.3.4\" has no port; write");
+	assert_has(bad("peers: [{name: a, endpoints: [x:1]}]\n"),
+		   "1:31: endpoints: \"x:1\" is not an IP address");
+	assert_has(bad("listen: {address: 1.2.3.4}\n"),
+		   "1:19: listen.address: \"1.2.3.4\" has no port; write");
 	assert_has(bad("listen: {address: \"1.2.3.4:0\"}\n"), "port 0 is not between 1 and 65535");
 }
 
 static void wrong_numbers(void **state)
 {
-	static const char *const ints[] = { "x",   "0x10", "010", "+1", "1.0", "1e3", "1_000", "-0", "--1", "1-",
-					    "\"1\"", "1 2", "99999999999999999999", "9223372036854775808", "-" };
-	static const char *const durations[] = { "20",	"s",   "1.5s", "20 s", "-1s", "1h1h", "1s1m", "1hh",
-						 "20S", "0",   "1sx",  "01s",  "1msms", "99999999999999999999s",
-						 "9223372036854775808ns", "300y" };
-	static const char *const sizes[] = { "x", "1K", "1KB", "1 KiB", "-1", "1.5MiB", "0x10", "99999999999999999999",
-					     "9000000000GiB", "KiB", "01" };
+	static const char *const ints[] = { "x",
+					    "0x10",
+					    "010",
+					    "+1",
+					    "1.0",
+					    "1e3",
+					    "1_000",
+					    "-0",
+					    "--1",
+					    "1-",
+					    "\"1\"",
+					    "1 2",
+					    "99999999999999999999",
+					    "9223372036854775808",
+					    "-" };
+	static const char *const durations[] = { "20",
+						 "s",
+						 "1.5s",
+						 "20 s",
+						 "-1s",
+						 "1h1h",
+						 "1s1m",
+						 "1hh",
+						 "20S",
+						 "0",
+						 "1sx",
+						 "01s",
+						 "1msms",
+						 "99999999999999999999s",
+						 "9223372036854775808ns",
+						 "300y" };
+	static const char *const sizes[] = {
+		"x",   "1K", "1KB", "1 KiB", "-1", "1.5MiB", "0x10", "99999999999999999999", "9000000000GiB",
+		"KiB", "01"
+	};
 	char text[100];
 
 	(void)state;
@@ -301,8 +342,8 @@ static void durations_and_sizes(void **state)
 	static const struct {
 		const char *s;
 		uint64_t bytes;
-	} z[] = { { "0", 0 },	       { "7", 7 },	       { "7B", 7 },	      { "1kB", 1000 },
-		  { "1KiB", 1024 },    { "3MB", 3000000 },     { "1MiB", 1 << 20 },   { "2GB", 2000000000 },
+	} z[] = { { "0", 0 },	      { "7", 7 },	  { "7B", 7 },	       { "1kB", 1000 },
+		  { "1KiB", 1024 },   { "3MB", 3000000 }, { "1MiB", 1 << 20 }, { "2GB", 2000000000 },
 		  { "1GiB", 1 << 30 } };
 	uint64_t v = 99;
 
@@ -380,7 +421,8 @@ static void hostile_yaml(void **state)
 	assert_has(bad("{a: 1}: 1\n"), "1:1: keys are text");
 	assert_has(bad("\"\": 1\n"), "1:1: keys have 1 to 128 characters");
 	assert_has(bad("\"a\\nb\": 1\n"), "keys have 1 to 128 characters, none of them control");
-	assert_has(bad("name: \"a\n"), "2:1: found unexpected end of stream while scanning a quoted scalar from line 1");
+	assert_has(bad("name: \"a\n"),
+		   "2:1: found unexpected end of stream while scanning a quoted scalar from line 1");
 	assert_has(bad("name: a\n  b: c\n"), "2:4: mapping values are not allowed in this context\n");
 	assert_has(bad("\tname: a\n"), "1:1: found character that cannot start any token");
 	assert_has(bad("name: ]\n"), "1:7: did not find expected node content");
@@ -400,7 +442,8 @@ static void hostile_yaml(void **state)
 	memset(big, '[', 500000);
 	assert_has(bad_bytes(big, 500000), "1:9: nested deeper than 8 levels");
 	memset(big, '#', YAML_TEXT_MAX + 1);
-	assert_has(bad_bytes(big, YAML_TEXT_MAX + 1), "0:0: the file has 1048577 bytes, at most 1048576 are read");
+	assert_has(bad_bytes(big, YAML_TEXT_MAX + 1),
+		   "0:0: the file has 1048577 bytes, at most 1048576 are read");
 	conf_free(good("#"));
 	for (n = 0; n + 2 < YAML_TEXT_MAX; n += 2)
 		memcpy(big + n, "-\n", 2);
@@ -496,8 +539,8 @@ static void checks_of_the_caller(void **state)
 /* A default that cannot be read is our own fault and must not pass as a value. */
 static void bad_defaults_are_told(void **state)
 {
-	static const struct conf_key k[] = { CONF_ROW(A, "a", DURATION, "20", 0, 0, true, "no unit")
-					     CONF_ROW(B, "b.c", INT, NULL, 0, 0, true, "must be given") };
+	static const struct conf_key k[] = { CONF_ROW(A, "a", DURATION, "20", 0, 0, true, "no unit") CONF_ROW(
+		B, "b.c", INT, NULL, 0, 0, true, "must be given") };
 	static const struct conf_schema s = { .keys = k, .n = ARRAY_SIZE(k) };
 	struct conf *c = NULL;
 
@@ -515,9 +558,11 @@ static void bad_defaults_are_told(void **state)
 static void canonical_text_reads_back(void **state)
 {
 	static const char *const names[] = {
-		"a", "true", "12", "null", "~", "-", "- a", "a: b", "a:", "#x", "x #y", "[a]", "{a}", "\"", "'", "\\", "@a",
-		"%a", "!a", "&a", "*a", "|", ">", "a,b", "/etc/x0", "::1", "*", "?", "\xe2\x82\xac", "a b", " a ", "-1",
-		"\\u2028", "1.5", "=", "<<", "`", "a@b", "...", "---", ".",
+		"a",  "true",	      "12",  "null", "~",  "-",	      "- a",	 "a: b", "a:",
+		"#x", "x #y",	      "[a]", "{a}",  "\"", "'",	      "\\",	 "@a",	 "%a",
+		"!a", "&a",	      "*a",  "|",    ">",  "a,b",     "/etc/x0", "::1",	 "*",
+		"?",  "\xe2\x82\xac", "a b", " a ",  "-1", "\\u2028", "1.5",	 "=",	 "<<",
+		"`",  "a@b",	      "...", "---",  ".",
 	};
 	char text[200];
 

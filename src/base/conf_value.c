@@ -2,8 +2,8 @@
 /*
  * DOC: one configuration value, from YAML to its type and back to text
  *
- * Each type is written in exactly one notation with units where there are any: "20" is no duration, "yes" is no truth
- * value, "010" is no number. What YAML readers disagree about is refused instead of interpreted.
+ * Each type is written in exactly one notation with units where there are any: "20" is no duration, "yes" is
+ * no truth value, "010" is no number. What YAML readers disagree about is refused instead of interpreted.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -20,8 +20,13 @@ struct unit {
 };
 
 static const struct unit duration_units[] = {
-	{ "d", 86400000000000ull }, { "h", 3600000000000ull }, { "m", 60000000000ull }, { "s", 1000000000ull },
-	{ "ms", 1000000ull },	    { "us", 1000ull },	       { "ns", 1ull },
+	{ "d", 86400000000000ull },
+	{ "h", 3600000000000ull },
+	{ "m", 60000000000ull },
+	{ "s", 1000000000ull },
+	{ "ms", 1000000ull },
+	{ "us", 1000ull },
+	{ "ns", 1ull },
 };
 
 static const struct unit size_units[] = {
@@ -94,14 +99,17 @@ int conf_size_parse(const char *s, uint64_t *ret_bytes, struct err *e)
 
 	if (!digits(&p, &v))
 		goto bad;
-	u = *p ? unit_of(p, strlen(p), size_units, ARRAY_SIZE(size_units)) : &size_units[ARRAY_SIZE(size_units) - 1];
+	u = *p ? unit_of(p, strlen(p), size_units, ARRAY_SIZE(size_units))
+	       : &size_units[ARRAY_SIZE(size_units) - 1];
 	if (!u || v > INT64_MAX / u->factor)
 		goto bad;
 	*ret_bytes = v * u->factor;
 	return 0;
 bad:
 	err_set(e, ERR_PARSE, "\"%.60s\" is not a size", s);
-	return err_todo(e, "write a whole number of bytes or with a unit, like 64KiB or 1MB (B kB KiB MB MiB GB GiB)");
+	return err_todo(
+		e,
+		"write a whole number of bytes or with a unit, like 64KiB or 1MB (B kB KiB MB MiB GB GiB)");
 }
 
 /* In the largest unit that divides it; 0 in the one given. */
@@ -119,19 +127,22 @@ static void print_units(FILE *f, uint64_t v, const struct unit *units, size_t n,
 #define WRONG(n, problems, ...) (yaml_problem(problems, (n)->line, (n)->column, __VA_ARGS__), ERR_CONFIG)
 
 /* Sentence and remedy of an err in one line. */
-static int wrong_err(const struct conf_key *k, const struct yaml_node *n, const struct err *e, struct yaml_problems *p)
+static int wrong_err(const struct conf_key *k, const struct yaml_node *n, const struct err *e,
+		     struct yaml_problems *p)
 {
 	return WRONG(n, p, "%s: %s%s%s", k->path, e->what, e->todo[0] ? "; " : "", e->todo);
 }
 
-static int str_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v, struct yaml_problems *p)
+static int str_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v,
+		     struct yaml_problems *p)
 {
 	size_t len = strlen(n->text), max = k->max > 0 ? (size_t)k->max : STR_MAX;
 
 	if (strpbrk(n->text, "\n\t"))
 		return WRONG(n, p, "%s: the text must be one line without tabs", k->path);
 	if (n->line && (len < (size_t)k->min || len > max))
-		return WRONG(n, p, "%s: the text has %zu bytes, must have %" PRId64 " to %zu", k->path, len, k->min, max);
+		return WRONG(n, p, "%s: the text has %zu bytes, must have %" PRId64 " to %zu", k->path, len,
+			     k->min, max);
 	v->s = strdup(n->text);
 	return v->s ? 0 : ERR_NOMEM;
 }
@@ -146,7 +157,8 @@ static int choice_parse(const struct conf_key *k, const struct yaml_node *n, str
 
 	if (!words)
 		return ERR_NOMEM;
-	for (char *w = strtok_r(words, "|", &save); w && count < DEFAULT_ITEMS; w = strtok_r(NULL, "|", &save))
+	for (char *w = strtok_r(words, "|", &save); w && count < DEFAULT_ITEMS;
+	     w = strtok_r(NULL, "|", &save))
 		list[count++] = w;
 	for (size_t i = 0; i < count && !v->s; i++) {
 		/* The default's node holds the whole list: it means the first word. */
@@ -157,14 +169,16 @@ static int choice_parse(const struct conf_key *k, const struct yaml_node *n, str
 		}
 	}
 	near = str_nearest(n->text, list, count);
-	rc = near ? WRONG(n, p, "%s: \"%.60s\" is none of %s; did you mean \"%s\"?", k->path, n->text, k->def, near) :
-		    WRONG(n, p, "%s: \"%.60s\" is none of %s", k->path, n->text, k->def);
+	rc = near ? WRONG(n, p, "%s: \"%.60s\" is none of %s; did you mean \"%s\"?", k->path, n->text, k->def,
+			  near)
+		  : WRONG(n, p, "%s: \"%.60s\" is none of %s", k->path, n->text, k->def);
 out:
 	free(words);
 	return rc;
 }
 
-static int bool_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v, struct yaml_problems *p)
+static int bool_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v,
+		      struct yaml_problems *p)
 {
 	bool yes = strcmp(n->text, "true") == 0;
 
@@ -174,7 +188,8 @@ static int bool_parse(const struct conf_key *k, const struct yaml_node *n, struc
 	return 0;
 }
 
-static int int_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v, struct yaml_problems *p)
+static int int_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v,
+		     struct yaml_problems *p)
 {
 	const char *s = n->text + (n->text[0] == '-');
 	bool minus = s != n->text;
@@ -185,8 +200,8 @@ static int int_parse(const struct conf_key *k, const struct yaml_node *n, struct
 			     n->quoted ? " (it is in quotes)" : "");
 	v->i = minus ? -(int64_t)u : (int64_t)u;
 	if (n->line && (k->min || k->max) && (v->i < k->min || v->i > k->max))
-		return WRONG(n, p, "%s: %" PRId64 " is not between %" PRId64 " and %" PRId64, k->path, v->i, k->min,
-			     k->max);
+		return WRONG(n, p, "%s: %" PRId64 " is not between %" PRId64 " and %" PRId64, k->path, v->i,
+			     k->min, k->max);
 	return 0;
 }
 
@@ -205,8 +220,8 @@ static int amount_parse(const struct conf_key *k, const struct yaml_node *n, str
 	char range[96] = "";
 	struct err e;
 	FILE *f;
-	int rc = k->type == CONF_DURATION ? conf_duration_parse(n->text, &v->u, &e) :
-					    conf_size_parse(n->text, &v->u, &e);
+	int rc = k->type == CONF_DURATION ? conf_duration_parse(n->text, &v->u, &e)
+					  : conf_size_parse(n->text, &v->u, &e);
 
 	if (rc < 0)
 		return wrong_err(k, n, &e, p);
@@ -233,11 +248,13 @@ static int one_endpoint(const struct conf_key *k, const struct yaml_node *n, int
 	if (endpoint_parse(n->text, 0, ep, &e) < 0)
 		return wrong_err(k, n, &e, p);
 	if (ep->port < min || ep->port > max)
-		return WRONG(n, p, "%s: port %u is not between %" PRId64 " and %" PRId64, k->path, ep->port, min, max);
+		return WRONG(n, p, "%s: port %u is not between %" PRId64 " and %" PRId64, k->path, ep->port,
+			     min, max);
 	return 0;
 }
 
-static int ep_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v, struct yaml_problems *p)
+static int ep_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v,
+		    struct yaml_problems *p)
 {
 	if (!n->line && !n->text[0])
 		return 0;
@@ -245,21 +262,23 @@ static int ep_parse(const struct conf_key *k, const struct yaml_node *n, struct 
 }
 
 /* One item of LIST or ENDPOINTS. */
-static int item_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v, struct yaml_problems *p)
+static int item_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v,
+		      struct yaml_problems *p)
 {
 	size_t len;
 	int rc;
 
 	if (n->kind != YAML_SCALAR)
-		return WRONG(n, p, "%s: its items are texts, not %s", k->path, n->kind == YAML_MAP ? "maps" : "lists");
+		return WRONG(n, p, "%s: its items are texts, not %s", k->path,
+			     n->kind == YAML_MAP ? "maps" : "lists");
 	if (k->type == CONF_ENDPOINTS) {
 		rc = one_endpoint(k, n, 1, UINT16_MAX, &v->eps[v->n], p);
 		v->n += rc == 0;
 		return rc;
 	}
 	len = strlen(n->text);
-	if (len == 0 || len > STR_MAX || strpbrk(n->text, "\n\t") || (!n->quoted && strcmp(n->text, "~") == 0) ||
-	    (!n->quoted && strcmp(n->text, "null") == 0))
+	if (len == 0 || len > STR_MAX || strpbrk(n->text, "\n\t") ||
+	    (!n->quoted && strcmp(n->text, "~") == 0) || (!n->quoted && strcmp(n->text, "null") == 0))
 		return WRONG(n, p, "%s: each item is a text in one line, of 1 to %d bytes", k->path, STR_MAX);
 	v->list[v->n] = strdup(n->text);
 	if (!v->list[v->n])
@@ -268,7 +287,8 @@ static int item_parse(const struct conf_key *k, const struct yaml_node *n, struc
 	return 0;
 }
 
-static int list_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v, struct yaml_problems *p)
+static int list_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v,
+		      struct yaml_problems *p)
 {
 	int rc = 0;
 
@@ -288,7 +308,8 @@ static int list_parse(const struct conf_key *k, const struct yaml_node *n, struc
 	return rc;
 }
 
-static int maps_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v, struct yaml_problems *p)
+static int maps_parse(const struct conf_key *k, const struct yaml_node *n, struct conf_value *v,
+		      struct yaml_problems *p)
 {
 	int rc = 0;
 
@@ -302,7 +323,8 @@ static int maps_parse(const struct conf_key *k, const struct yaml_node *n, struc
 static const struct {
 	const char *what; /* "is not ..." */
 	enum yaml_kind kind;
-	int (*parse)(const struct conf_key *, const struct yaml_node *, struct conf_value *, struct yaml_problems *);
+	int (*parse)(const struct conf_key *, const struct yaml_node *, struct conf_value *,
+		     struct yaml_problems *);
 } types[] = {
 	[CONF_STR] = { "a text", YAML_SCALAR, str_parse },
 	[CONF_CHOICE] = { "a word", YAML_SCALAR, choice_parse },
@@ -312,7 +334,8 @@ static const struct {
 	[CONF_SIZE] = { "a size like 64KiB", YAML_SCALAR, amount_parse },
 	[CONF_ENDPOINT] = { "an address with port", YAML_SCALAR, ep_parse },
 	[CONF_LIST] = { "a list: write [a, b], or [] for none", YAML_SEQ, list_parse },
-	[CONF_ENDPOINTS] = { "a list of addresses with ports, like [192.0.2.1:7430], or []", YAML_SEQ, list_parse },
+	[CONF_ENDPOINTS] = { "a list of addresses with ports, like [192.0.2.1:7430], or []", YAML_SEQ,
+			     list_parse },
 	[CONF_MAPS] = { "a list of maps, or [] for none", YAML_SEQ, maps_parse },
 };
 
@@ -377,13 +400,14 @@ int conf_value_parse(const struct conf_key *k, const struct yaml_node *n, struct
 	v->column = n->column;
 	if (n->kind == YAML_SCALAR && !n->quoted && v->given &&
 	    (!n->text[0] || strcmp(n->text, "~") == 0 || strcmp(n->text, "null") == 0))
-		return WRONG(n, problems, "%s has no value; remove the line for the default, or write %s", k->path,
+		return WRONG(n, problems, "%s has no value; remove the line for the default, or write %s",
+			     k->path,
 			     types[k->type].kind == YAML_SEQ ? "[] for none" : "\"\" for an empty text");
 	if (n->kind != types[k->type].kind)
 		return WRONG(n, problems, "%s is not %s", k->path, types[k->type].what);
 	if (n->kind == YAML_SEQ && v->given && ((int64_t)n->n < k->min || (int64_t)n->n > max))
-		return WRONG(n, problems, "%s has %zu items, must have %" PRId64 " to %" PRId64, k->path, n->n, k->min,
-			     max);
+		return WRONG(n, problems, "%s has %zu items, must have %" PRId64 " to %" PRId64, k->path,
+			     n->n, k->min, max);
 	rc = types[k->type].parse(k, n, v, problems);
 	return rc == 0 ? text_make(k, n, v) : rc;
 }
@@ -399,7 +423,8 @@ int conf_value_default(const struct conf_key *k, struct conf_value *v, struct ya
 	words = strdup(k->def);
 	if (!words)
 		return ERR_NOMEM;
-	for (char *w = strtok_r(words, ", ", &save); w && n.n < DEFAULT_ITEMS; w = strtok_r(NULL, ", ", &save)) {
+	for (char *w = strtok_r(words, ", ", &save); w && n.n < DEFAULT_ITEMS;
+	     w = strtok_r(NULL, ", ", &save)) {
 		item[n.n] = (struct yaml_node){ .kind = YAML_SCALAR, .text = w, .parent = &n };
 		if (n.n)
 			item[n.n - 1].next = &item[n.n];

@@ -2,10 +2,11 @@
 /*
  * DOC: errors for programs and people
  *
- * The table err.def is the only list of codes: this file, the exit statuses of the CLI and the JSON slugs come from it.
+ * The table err.def is the only list of codes: this file, the exit statuses of the CLI and the JSON slugs
+ * come from it.
  *
- * Invariants: `what` and `todo` are always terminated, hold no control characters and end in "..." when cut. Sentences
- * are formatted aside first, so that a function may quote the error it is replacing.
+ * Invariants: `what` and `todo` are always terminated, hold no control characters and end in "..." when cut.
+ * Sentences are formatted aside first, so that a function may quote the error it is replacing.
  */
 #include "base/err.h"
 
@@ -60,8 +61,8 @@ static const struct err_row *row_of(int code)
 }
 
 /*
- * Copies one sentence, which may quote anybody's bytes: control characters become spaces, what is no UTF-8 becomes '?',
- * a cut is shown and never splits a character.
+ * Copies one sentence, which may quote anybody's bytes: control characters become spaces, what is no UTF-8
+ * becomes '?', a cut is shown and never splits a character.
  */
 static void sentence(char *to, size_t cap, const char *from)
 {

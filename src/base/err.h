@@ -2,8 +2,8 @@
 /*
  * Errors: a negative code for the program, and for humans what failed, why, and what to do.
  *
- * Functions that can fail return 0 (or a count) or a negative code; out-parameters called ret_* are untouched on
- * failure. `struct err *e` is the caller's and may be NULL where only the code matters.
+ * Functions that can fail return 0 (or a count) or a negative code; out-parameters called ret_* are untouched
+ * on failure. `struct err *e` is the caller's and may be NULL where only the code matters.
  */
 #ifndef X0_BASE_ERR_H
 #define X0_BASE_ERR_H
@@ -18,9 +18,9 @@ enum {
 };
 
 struct err {
-	int code;        /* ERR_* of the last err_set, 0 if none */
-	char what[320];  /* what failed and why: one sentence, no newline */
-	char todo[200];  /* what to do about it, "" if unknown */
+	int code;	/* ERR_* of the last err_set, 0 if none */
+	char what[320]; /* what failed and why: one sentence, no newline */
+	char todo[200]; /* what to do about it, "" if unknown */
 };
 
 /* Writes the sentence and returns `code`, so that `return err_set(e, ERR_PARSE, "...")` reads well. */
@@ -32,8 +32,8 @@ int err_todo(struct err *e, const char *fmt, ...) __attribute__((format(printf, 
 /* Puts "context: " before the sentence; returns the code already set. */
 int err_prefix(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-const char *err_name(int code);        /* "not-found" style slug, stable, for JSON; never NULL */
-const char *err_title(int code);       /* "not found"; never NULL */
-int err_exit_status(int code);         /* exit status of the CLI for a code, 0 for 0 */
+const char *err_name(int code);	 /* "not-found" style slug, stable, for JSON; never NULL */
+const char *err_title(int code); /* "not found"; never NULL */
+int err_exit_status(int code);	 /* exit status of the CLI for a code, 0 for 0 */
 
 #endif

@@ -2,15 +2,15 @@
 /*
  * DOC: structured logging
  *
- * A line is built on the stack and leaves in one write(2) of at most PIPE_BUF bytes, which pipes and O_APPEND files
- * keep whole: no lock, no interleaving, no allocation. What does not fit is cut and marked "truncated".
+ * A line is built on the stack and leaves in one write(2) of at most PIPE_BUF bytes, which pipes and O_APPEND
+ * files keep whole: no lock, no interleaving, no allocation. What does not fit is cut and marked "truncated".
  *
- * Values come from the network too. JSON strings are always valid (RFC 8259; bytes that are no UTF-8 become U+FFFD);
- * text shows control characters, direction overrides and broken bytes as escapes, so that no peer can draw on an
- * operator's terminal or forge a line.
+ * Values come from the network too. JSON strings are always valid (RFC 8259; bytes that are no UTF-8 become
+ * U+FFFD); text shows control characters, direction overrides and broken bytes as escapes, so that no peer
+ * can draw on an operator's terminal or forge a line.
  *
- * The limiter is GCRA with one word a site: `window` is the time at which the burst would be whole again, 10 at once,
- * then one a second. Errno survives a call.
+ * The limiter is GCRA with one word a site: `window` is the time at which the burst would be whole again, 10
+ * at once, then one a second. Errno survives a call.
  */
 #include "base/log.h"
 
@@ -115,7 +115,8 @@ static void put_escaped(struct line *l, const char *str, bool json)
 		int n = 0;
 
 		if (len == 0)
-			n = json ? snprintf(esc, sizeof(esc), "\xef\xbf\xbd") : snprintf(esc, sizeof(esc), "\\x%02x", *s);
+			n = json ? snprintf(esc, sizeof(esc), "\xef\xbf\xbd")
+				 : snprintf(esc, sizeof(esc), "\\x%02x", *s);
 		else if (cp == '"' || cp == '\\')
 			n = snprintf(esc, sizeof(esc), "\\%c", (char)cp);
 		else if (cp == '\n' || cp == '\t' || cp == '\r')
@@ -221,8 +222,8 @@ static void put_time(struct line *l)
 
 	clock_gettime(CLOCK_REALTIME, &ts);
 	gmtime_r(&ts.tv_sec, &tm);
-	snprintf(s, sizeof(s), "%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
-		 tm.tm_hour, tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000000);
+	snprintf(s, sizeof(s), "%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ", tm.tm_year + 1900, tm.tm_mon + 1,
+		 tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000000);
 	puts_(l, s);
 }
 

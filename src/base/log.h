@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Structured logging: a message for humans and key=value pairs for machines; text on a tty, one JSON object a line
- * by option. Rate limited per call site (burst 10, then 1 a second, with a "suppressed" count). Thread-safe.
- * Secrets have a type of their own that no function here takes. Libraries log at debug only.
+ * Structured logging: a message for humans and key=value pairs for machines; text on a tty, one JSON object a
+ *line by option. Rate limited per call site (burst 10, then 1 a second, with a "suppressed" count).
+ *Thread-safe. Secrets have a type of their own that no function here takes. Libraries log at debug only.
  *
  *	log_info("session", "session up", LS("peer", id), LU("ms", ms));
  */
@@ -38,18 +38,19 @@ struct log_site {
 	_Atomic uint32_t suppressed;
 };
 
-void log_init(int fd, enum log_format format, enum log_level max); /* before threads; default: stderr, text, info */
+void log_init(int fd, enum log_format format,
+	      enum log_level max); /* before threads; default: stderr, text, info */
 void log_set_level(enum log_level max);
 bool log_wants(enum log_level level);
 void log_write(struct log_site *site, enum log_level level, const char *module, const char *msg,
 	       const struct log_field *fields);
 
-#define LOG_AT(level, module, msg, ...)                                                                            \
-	do {                                                                                                       \
-		static struct log_site log_site_;                                                                  \
-		if (log_wants(level))                                                                              \
-			log_write(&log_site_, level, module, msg,                                                  \
-				  (const struct log_field[]){ __VA_ARGS__ __VA_OPT__(, ){ .key = 0 } });            \
+#define LOG_AT(level, module, msg, ...)                                                                      \
+	do {                                                                                                 \
+		static struct log_site log_site_;                                                            \
+		if (log_wants(level))                                                                        \
+			log_write(&log_site_, level, module, msg,                                            \
+				  (const struct log_field[]){ __VA_ARGS__ __VA_OPT__(, ){ .key = 0 } });     \
 	} while (0)
 #define log_error(module, msg, ...) LOG_AT(LOG_ERROR, module, msg, __VA_ARGS__)
 #define log_warn(module, msg, ...)  LOG_AT(LOG_WARN, module, msg, __VA_ARGS__)

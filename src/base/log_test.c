@@ -57,13 +57,15 @@ static void text_lines(void **state)
 {
 	(void)state;
 	log_init(fds[1], LOG_TEXT, LOG_INFO);
-	log_info("session", "session up", LS("peer", "spiffe://x/node/a"), LU("ms", 12), LI("d", -3), LB("ok", true),
-		 LF("r", 0.25), LS("none", NULL), LS("empty", ""), LS("sp", "a b"), LF("nan", NAN), LF("inf", -INFINITY));
+	log_info("session", "session up", LS("peer", "spiffe://x/node/a"), LU("ms", 12), LI("d", -3),
+		 LB("ok", true), LF("r", 0.25), LS("none", NULL), LS("empty", ""), LS("sp", "a b"),
+		 LF("nan", NAN), LF("inf", -INFINITY));
 	got();
 	/* 2025-01-02T03:04:05.678Z info  ... */
 	assert_int_equal(strspn(line, "0123456789-T:.Z"), 24);
-	assert_string_equal(line + 24, " info  session: session up peer=spiffe://x/node/a ms=12 d=-3 ok=true r=0.25 "
-				       "none=- empty=\"\" sp=\"a b\" nan=nan inf=-inf\n");
+	assert_string_equal(line + 24,
+			    " info  session: session up peer=spiffe://x/node/a ms=12 d=-3 ok=true r=0.25 "
+			    "none=- empty=\"\" sp=\"a b\" nan=nan inf=-inf\n");
 	log_error("a", "no fields");
 	assert_tail(got(), " error a: no fields\n");
 }
@@ -72,13 +74,15 @@ static void json_lines(void **state)
 {
 	(void)state;
 	log_init(fds[1], LOG_JSON, LOG_DEBUG);
-	log_debug("session", "up", LS("peer", "a"), LU("ms", UINT64_MAX), LI("d", INT64_MIN), LB("ok", false), LF("r", 0.5),
-		  LS("none", NULL), LF("nan", NAN));
+	log_debug("session", "up", LS("peer", "a"), LU("ms", UINT64_MAX), LI("d", INT64_MIN), LB("ok", false),
+		  LF("r", 0.5), LS("none", NULL), LF("nan", NAN));
 	got();
 	assert_memory_equal(line, "{\"ts\":\"2", 8);
-	assert_tail(line, "Z\",\"level\":\"debug\",\"module\":\"session\",\"msg\":\"up\",\"peer\":\"a\","
-			  "\"ms\":18446744073709551615,\"d\":-9223372036854775808,\"ok\":false,\"r\":0.5,\"none\":null,"
-			  "\"nan\":null}\n");
+	assert_tail(
+		line,
+		"Z\",\"level\":\"debug\",\"module\":\"session\",\"msg\":\"up\",\"peer\":\"a\","
+		"\"ms\":18446744073709551615,\"d\":-9223372036854775808,\"ok\":false,\"r\":0.5,\"none\":null,"
+		"\"nan\":null}\n");
 }
 
 static void hostile_strings(void **state)
@@ -88,16 +92,18 @@ static void hostile_strings(void **state)
 	} v[] = {
 		{ "a\"b\\c", "a\\\"b\\\\c", "a\\\"b\\\\c" },
 		{ "\n\r\t\x01\x1b[2J", "\\n\\r\\t\\u0001\\u001b[2J", "\\n\\r\\t\\u0001\\u001b[2J" },
-		{ "\x7f\xc2\x9b", "\\u007f\\u009b", "\\u007f\\u009b" },			   /* DEL, 8-bit CSI */
-		{ "\xe2\x80\xae\xe2\x80\xa8", "\\u202e\\u2028", "\\u202e\\u2028" },	   /* override, line separator */
+		{ "\x7f\xc2\x9b", "\\u007f\\u009b", "\\u007f\\u009b" }, /* DEL, 8-bit CSI */
+		{ "\xe2\x80\xae\xe2\x80\xa8", "\\u202e\\u2028",
+		  "\\u202e\\u2028" }, /* override, line separator */
 		{ "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80",
 		  "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80" },
 		{ "\xff", "\xef\xbf\xbd", "\\xff" },
-		{ "\xc0\x80", "\xef\xbf\xbd\xef\xbf\xbd", "\\xc0\\x80" },		   /* overlong NUL */
+		{ "\xc0\x80", "\xef\xbf\xbd\xef\xbf\xbd", "\\xc0\\x80" }, /* overlong NUL */
 		{ "\xe0\x80\xaf", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", "\\xe0\\x80\\xaf" },
 		{ "\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", "\\xed\\xa0\\x80" }, /* surrogate */
-		{ "\xf4\x90\x80\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", "\\xf4\\x90\\x80\\x80" },
-		{ "\xe2\x82", "\xef\xbf\xbd\xef\xbf\xbd", "\\xe2\\x82" },		   /* cut off */
+		{ "\xf4\x90\x80\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd",
+		  "\\xf4\\x90\\x80\\x80" },
+		{ "\xe2\x82", "\xef\xbf\xbd\xef\xbf\xbd", "\\xe2\\x82" }, /* cut off */
 		{ "\xe2\"", "\xef\xbf\xbd\\\"", "\\xe2\\\"" },
 	};
 	char want[200];
@@ -105,11 +111,13 @@ static void hostile_strings(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++) {
 		log_init(fds[1], LOG_JSON, LOG_INFO);
-		log_write(NULL, LOG_INFO, "m", v[i].in, (struct log_field[]){ LS("k", v[i].in), { .key = NULL } });
+		log_write(NULL, LOG_INFO, "m", v[i].in,
+			  (struct log_field[]){ LS("k", v[i].in), { .key = NULL } });
 		snprintf(want, sizeof(want), "\"msg\":\"%s\",\"k\":\"%s\"}\n", v[i].json, v[i].json);
 		assert_tail(got(), want);
 		log_init(fds[1], LOG_TEXT, LOG_INFO);
-		log_write(NULL, LOG_INFO, "m", v[i].in, (struct log_field[]){ LS("k", v[i].in), { .key = NULL } });
+		log_write(NULL, LOG_INFO, "m", v[i].in,
+			  (struct log_field[]){ LS("k", v[i].in), { .key = NULL } });
 		snprintf(want, sizeof(want), "m: %s k=\"%s\"\n", v[i].text, v[i].text);
 		assert_tail(got(), want);
 	}
@@ -136,12 +144,14 @@ static void long_lines_are_cut_and_closed(void **state)
 		big[n] = '\0';
 		log_init(fds[1], LOG_JSON, LOG_INFO);
 		log_write(NULL, LOG_INFO, "m", "x",
-			  (struct log_field[]){ LS("big", big), LS("key-after", "v"), LU("n", 123456), { .key = NULL } });
+			  (struct log_field[]){
+				  LS("big", big), LS("key-after", "v"), LU("n", 123456), { .key = NULL } });
 		got();
 		cut = strstr(line, "truncated") != NULL;
 		assert_true(strlen(line) <= PIPE_BUF);
 		assert_memory_equal(line, "{\"ts\"", 5);
-		assert_tail(line, cut ? "\",\"truncated\":true}\n" : "x\",\"key-after\":\"v\",\"n\":123456}\n");
+		assert_tail(line,
+			    cut ? "\",\"truncated\":true}\n" : "x\",\"key-after\":\"v\",\"n\":123456}\n");
 		log_init(fds[1], LOG_TEXT, LOG_INFO);
 		log_write(NULL, LOG_INFO, "m", big, (struct log_field[]){ LU("n", 123456), { .key = NULL } });
 		got();
@@ -185,7 +195,8 @@ static void colour_only_on_a_tty(void **state)
 	ssize_t n;
 
 	(void)state;
-	if (master < 0 || grantpt(master) < 0 || unlockpt(master) < 0 || (tty = open(ptsname(master), O_RDWR | O_NOCTTY)) < 0)
+	if (master < 0 || grantpt(master) < 0 || unlockpt(master) < 0 ||
+	    (tty = open(ptsname(master), O_RDWR | O_NOCTTY)) < 0)
 		skip();
 	log_init(tty, LOG_TEXT, LOG_INFO);
 	log_warn("m", "x");

@@ -2,13 +2,13 @@
 /*
  * DOC: the loop, what both drivers share
  *
- * Timers: an intrusive pairing heap (Fredman, Sedgewick, Sleator, Tarjan: "The pairing heap", 1986) ordered by (time,
- * order of arming). Arming is O(1) and never allocates, firing and cancelling are O(log n) amortised, so 10,000
- * sessions with a handful of timers each cost nothing while they wait.
+ * Timers: an intrusive pairing heap (Fredman, Sedgewick, Sleator, Tarjan: "The pairing heap", 1986) ordered
+ * by (time, order of arming). Arming is O(1) and never allocates, firing and cancelling are O(log n)
+ * amortised, so 10,000 sessions with a handful of timers each cost nothing while they wait.
  *
- * A turn takes what is due off the heap first and then fires it: a callback that arms a timer in the past is served
- * next turn, after the ios, and cannot starve them. Callbacks may arm or cancel any timer, themselves included, and
- * free their own struct.
+ * A turn takes what is due off the heap first and then fires it: a callback that arms a timer in the past is
+ * served next turn, after the ios, and cannot starve them. Callbacks may arm or cancel any timer, themselves
+ * included, and free their own struct.
  *
  * Tasks: a list under a mutex; the poster wakes the driver when the list was empty.
  */
@@ -44,7 +44,8 @@ static bool before(const struct loop_timer *a, const struct loop_timer *b)
 	return a->at < b->at || (a->at == b->at && a->order < b->order);
 }
 
-/* Two roots become one: the later is the first child of the earlier. prev is the left sibling, or the parent. */
+/* Two roots become one: the later is the first child of the earlier. prev is the left sibling, or the parent.
+ */
 static struct loop_timer *meld(struct loop_timer *a, struct loop_timer *b)
 {
 	if (!a || !b)
@@ -232,7 +233,8 @@ static void tasks_run(struct loop *l)
 	l->tasks_tail = &l->tasks;
 	pthread_mutex_unlock(&l->lock);
 	while (t) {
-		struct loop_task *next = t->next; /* the task may be freed or posted again by its own function */
+		struct loop_task *next =
+			t->next; /* the task may be freed or posted again by its own function */
 
 		t->fn(t->arg);
 		t = next;
@@ -297,8 +299,8 @@ struct event_base *loop_event_base(struct loop *l)
 	return l->base;
 }
 
-int loop_io_add(struct loop *l, struct loop_io *io, int fd, unsigned events, void (*fn)(void *, int, unsigned),
-		void *arg, struct err *e)
+int loop_io_add(struct loop *l, struct loop_io *io, int fd, unsigned events,
+		void (*fn)(void *, int, unsigned), void *arg, struct err *e)
 {
 	io->fn = fn;
 	io->arg = arg;

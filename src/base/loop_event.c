@@ -2,8 +2,8 @@
 /*
  * DOC: the loop over libevent and the real clock
  *
- * libevent watches the fds; timers stay in our heap and reach libevent as one event for the earliest of them, so both
- * drivers fire timers by the same code. Other threads wake the loop through an eventfd.
+ * libevent watches the fds; timers stay in our heap and reach libevent as one event for the earliest of them,
+ * so both drivers fire timers by the same code. Other threads wake the loop through an eventfd.
  *
  * `now` is read once per wake-up, by whatever comes first: an io callback or the turn.
  */
@@ -23,8 +23,8 @@ struct event_loop {
 	struct event *timer;   /* owned: the earliest timer of the heap */
 	uint64_t timer_at;     /* what it is set to, NS_NEVER if to nothing */
 	struct event *wake_ev; /* owned */
-	int wake_fd;           /* owned */
-	bool awake;            /* `now` belongs to this wake-up */
+	int wake_fd;	       /* owned */
+	bool awake;	       /* `now` belongs to this wake-up */
 };
 
 /* What loop_io.ev points to: callbacks need the loop too. */
@@ -81,7 +81,8 @@ static void on_io(evutil_socket_t fd, short what, void *arg)
 	io->fn(io->arg, fd, (what & EV_READ ? LOOP_READ : 0u) | (what & EV_WRITE ? LOOP_WRITE : 0u));
 }
 
-/* Sets libevent's one timer to the heap's earliest; rounded up, since a microsecond early is a turn for nothing. */
+/* Sets libevent's one timer to the heap's earliest; rounded up, since a microsecond early is a turn for
+ * nothing. */
 static void timer_arm(struct event_loop *el)
 {
 	uint64_t at = loop_next_timer(&el->l), now, us;
@@ -138,7 +139,8 @@ static uint64_t event_clock(struct loop *l)
 
 static short event_flags(unsigned events)
 {
-	return (short)((events & LOOP_READ ? EV_READ : 0) | (events & LOOP_WRITE ? EV_WRITE : 0) | EV_PERSIST);
+	return (short)((events & LOOP_READ ? EV_READ : 0) | (events & LOOP_WRITE ? EV_WRITE : 0) |
+		       EV_PERSIST);
 }
 
 static int event_io_mod(struct loop *l, struct loop_io *io, unsigned events)
@@ -148,7 +150,8 @@ static int event_io_mod(struct loop *l, struct loop_io *io, unsigned events)
 	event_del(eio->ev);
 	if (!(events & (LOOP_READ | LOOP_WRITE)))
 		return 0;
-	if (event_assign(eio->ev, l->base, io->fd, event_flags(events), on_io, eio) < 0 || event_add(eio->ev, NULL) < 0)
+	if (event_assign(eio->ev, l->base, io->fd, event_flags(events), on_io, eio) < 0 ||
+	    event_add(eio->ev, NULL) < 0)
 		return ERR_SYS;
 	return 0;
 }
@@ -212,8 +215,9 @@ static const struct loop_driver event_driver = {
 };
 
 /*
- * libevent ends the process when it cannot make its signal pipe, so ask first: epoll, timerfd and the two ends of the
- * pipe. A thread that takes them in between meets libevent's exit; loops are made before there are many.
+ * libevent ends the process when it cannot make its signal pipe, so ask first: epoll, timerfd and the two
+ * ends of the pipe. A thread that takes them in between meets libevent's exit; loops are made before there
+ * are many.
  */
 static bool fds_available(int fd)
 {

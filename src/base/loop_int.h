@@ -13,7 +13,7 @@
 struct loop_driver {
 	void (*run)(struct loop *l);
 	void (*run_until)(struct loop *l, uint64_t at); /* NULL: not with this driver */
-	void (*wake)(struct loop *l);                   /* any thread: the loop looks at its tasks and its stop flag */
+	void (*wake)(struct loop *l); /* any thread: the loop looks at its tasks and its stop flag */
 	uint64_t (*clock)(struct loop *l);
 	int (*io_add)(struct loop *l, struct loop_io *io, unsigned events, struct err *e);
 	int (*io_mod)(struct loop *l, struct loop_io *io, unsigned events);
@@ -41,7 +41,8 @@ void loop_init(struct loop *l, const struct loop_driver *driver, uint64_t now);
 void loop_fini(struct loop *l);
 uint64_t loop_next_timer(const struct loop *l); /* NS_NEVER if none */
 bool loop_has_tasks(struct loop *l);
-/* One turn's work: the timers due at l->now, then the tasks posted so far. What these add waits for the next turn. */
+/* One turn's work: the timers due at l->now, then the tasks posted so far. What these add waits for the next
+ * turn. */
 void loop_turn(struct loop *l);
 /* Whether to leave run(); a stop counts once. */
 bool loop_stopping(struct loop *l);

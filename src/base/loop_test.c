@@ -345,7 +345,8 @@ static void ios_report(void **state)
 	assert_int_equal(p.calls, 1);
 	assert_int_equal(p.events, LOOP_READ);
 	assert_string_equal(p.got, "hello");
-	assert_true(p.now >= t0 + 2 * NS_PER_MS); /* the callback sees this wake-up's time, not the last one's */
+	assert_true(p.now >=
+		    t0 + 2 * NS_PER_MS); /* the callback sees this wake-up's time, not the last one's */
 
 	/* Paused: data waits. */
 	assert_int_equal(loop_io_mod(the_loop, &p.io, 0), 0);
@@ -463,7 +464,9 @@ static void *poster(void *arg)
 	for (unsigned i = 0; i < POSTS; i++) {
 		struct job *j = malloc(sizeof(*j));
 
-		*j = (struct job){ .t = { .fn = job_run, .arg = j }, .poster = (unsigned)(uintptr_t)arg, .seq = i };
+		*j = (struct job){ .t = { .fn = job_run, .arg = j },
+				   .poster = (unsigned)(uintptr_t)arg,
+				   .seq = i };
 		loop_post(the_loop, &j->t);
 		if (i % 500 == 0)
 			usleep(500); /* so that the loop sleeps now and then */
@@ -603,18 +606,12 @@ static void order_virtual(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(order_event),
-		cmocka_unit_test(order_virtual),
-		cmocka_unit_test(heap_against_model),
-		cmocka_unit_test(virtual_time_jumps),
-		cmocka_unit_test(ios_report),
-		cmocka_unit_test(ios_write_and_refuse),
-		cmocka_unit_test(timers_are_punctual),
-		cmocka_unit_test(tasks_from_threads),
-		cmocka_unit_test(cancel_while_asleep),
-		cmocka_unit_test(stop_from_a_thread_and_before_run),
-		cmocka_unit_test(no_fds_left),
-		cmocka_unit_test(clocks),
+		cmocka_unit_test(order_event),	       cmocka_unit_test(order_virtual),
+		cmocka_unit_test(heap_against_model),  cmocka_unit_test(virtual_time_jumps),
+		cmocka_unit_test(ios_report),	       cmocka_unit_test(ios_write_and_refuse),
+		cmocka_unit_test(timers_are_punctual), cmocka_unit_test(tasks_from_threads),
+		cmocka_unit_test(cancel_while_asleep), cmocka_unit_test(stop_from_a_thread_and_before_run),
+		cmocka_unit_test(no_fds_left),	       cmocka_unit_test(clocks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,8 +2,9 @@
 /*
  * DOC: the loop in virtual time
  *
- * Time jumps from timer to timer; randomness comes from a seed. The same seed and the same calls give the same run on
- * every machine, as fast as it computes. There are no fds: what a simulation sends goes through timers and tasks.
+ * Time jumps from timer to timer; randomness comes from a seed. The same seed and the same calls give the
+ * same run on every machine, as fast as it computes. There are no fds: what a simulation sends goes through
+ * timers and tasks.
  */
 #include <stdlib.h>
 

@@ -2,8 +2,8 @@
 /*
  * DOC: addresses
  *
- * One value for IPv4 and IPv6 (IPv4 as ::ffff:a.b.c.d, RFC 4291 2.5.5.2), so that tables need one key and comparisons
- * one memcmp. Text is RFC 5952 with the port as in RFC 3986. Names are never resolved here.
+ * One value for IPv4 and IPv6 (IPv4 as ::ffff:a.b.c.d, RFC 4291 2.5.5.2), so that tables need one key and
+ * comparisons one memcmp. Text is RFC 5952 with the port as in RFC 3986. Names are never resolved here.
  */
 #include "base/net.h"
 
@@ -34,7 +34,8 @@ bool endpoint_is_v4(const struct endpoint *ep)
 
 bool endpoint_equal(const struct endpoint *a, const struct endpoint *b)
 {
-	return memcmp(a->addr, b->addr, sizeof(a->addr)) == 0 && a->port == b->port && a->scope_id == b->scope_id;
+	return memcmp(a->addr, b->addr, sizeof(a->addr)) == 0 && a->port == b->port &&
+	       a->scope_id == b->scope_id;
 }
 
 void endpoint_from_sockaddr(struct endpoint *ep, const struct sockaddr *sa)
@@ -248,7 +249,8 @@ int ip_prefix_parse(const char *s, struct ip_prefix *ret, struct err *e)
 		return err_todo(e, "write 10.0.0.0/8 or fd00::/8");
 	}
 	if (!number_parse(slash + 1, v4 ? 32 : 128, &len))
-		return err_set(e, ERR_PARSE, "\"%s\": the prefix length is a number from 0 to %d", s, v4 ? 32 : 128);
+		return err_set(e, ERR_PARSE, "\"%s\": the prefix length is a number from 0 to %d", s,
+			       v4 ? 32 : 128);
 	p.len = (uint8_t)(v4 ? 96 + len : len);
 	if (!host_bits_zero(p.addr, p.len)) {
 		err_set(e, ERR_PARSE, "\"%s\" has host bits set", s);
@@ -262,7 +264,8 @@ bool ip_prefix_has(const struct ip_prefix *p, const uint8_t addr[16])
 {
 	unsigned whole = p->len / 8, bits = p->len % 8;
 
-	/* "::/0" means all of IPv6: that IPv4 is mapped into it is our representation, not the operator's intent. */
+	/* "::/0" means all of IPv6: that IPv4 is mapped into it is our representation, not the operator's
+	 * intent. */
 	if (p->len < 96 && addr_is_v4(addr))
 		return false;
 	if (memcmp(p->addr, addr, whole) != 0)

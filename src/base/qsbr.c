@@ -2,15 +2,17 @@
 /*
  * DOC: snapshot reclamation by quiescent states
  *
- * Source: Hart, McKenney, Demke Brown, Walpole: "Performance of memory reclamation for lockless synchronization"
- * (2007); the same shape as liburcu's QSBR flavour.
+ * Source: Hart, McKenney, Demke Brown, Walpole: "Performance of memory reclamation for lockless
+ * synchronization" (2007); the same shape as liburcu's QSBR flavour.
  *
- * The writer publishes a new pointer, then advances the epoch: the retired snapshot carries the new epoch E. A reader
- * that announces seen >= E read the epoch after the publication, so what it loads from then on is the new pointer; a
- * reader that announces 0 holds nothing. When every reader is in one of these states the snapshot is free.
+ * The writer publishes a new pointer, then advances the epoch: the retired snapshot carries the new epoch E.
+ * A reader that announces seen >= E read the epoch after the publication, so what it loads from then on is
+ * the new pointer; a reader that announces 0 holds nothing. When every reader is in one of these states the
+ * snapshot is free.
  *
- * Going online is the delicate step: the announcement must be visible before the reader's first pointer load, and the
- * writer must look at announcements after its publication. A full barrier on both sides gives that (Dekker).
+ * Going online is the delicate step: the announcement must be visible before the reader's first pointer load,
+ * and the writer must look at announcements after its publication. A full barrier on both sides gives that
+ * (Dekker).
  */
 #include "base/qsbr.h"
 
@@ -18,7 +20,8 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
-/* ThreadSanitizer does not model fences; there a read-modify-write of one shared word orders both sides instead. */
+/* ThreadSanitizer does not model fences; there a read-modify-write of one shared word orders both sides
+ * instead. */
 #ifdef __has_feature
 #if __has_feature(thread_sanitizer) && !defined(__SANITIZE_THREAD__)
 #define __SANITIZE_THREAD__ 1
@@ -45,7 +48,8 @@ void qsbr_init(struct qsbr *q, unsigned nreaders)
 void qsbr_online(struct qsbr *q, unsigned reader)
 {
 	assert(reader < q->nreaders);
-	/* Release: who sees this announcement must also see that what was held before going offline is let go. */
+	/* Release: who sees this announcement must also see that what was held before going offline is let
+	 * go. */
 	atomic_store_explicit(&q->reader[reader].seen, atomic_load_explicit(&q->epoch, memory_order_acquire),
 			      memory_order_release);
 	FULL_BARRIER();
@@ -54,7 +58,8 @@ void qsbr_online(struct qsbr *q, unsigned reader)
 void qsbr_quiescent(struct qsbr *q, unsigned reader)
 {
 	assert(reader < q->nreaders);
-	/* Release: the loads of the last batch are over. Acquire: the loads of the next one see what E published. */
+	/* Release: the loads of the last batch are over. Acquire: the loads of the next one see what E
+	 * published. */
 	atomic_store_explicit(&q->reader[reader].seen, atomic_load_explicit(&q->epoch, memory_order_acquire),
 			      memory_order_release);
 }

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -73,7 +74,7 @@ enum { READERS = 3, SWAPS = 20000 };
 static struct qsbr shared;
 static struct snap *_Atomic current;
 static atomic_bool done;
-static atomic_uint torn, reads_done;
+static atomic_uint torn, reads_done, started;
 
 static void snap_free(struct qsbr_retired *r)
 {
@@ -89,6 +90,7 @@ static void *reader(void *arg)
 	unsigned id = (unsigned)(uintptr_t)arg, n = 0;
 
 	qsbr_online(&shared, id);
+	atomic_fetch_add(&started, 1);
 	while (!atomic_load(&done)) {
 		for (int i = 0; i < 8; i++) {
 			struct snap *s = atomic_load_explicit(&current, memory_order_acquire);
@@ -122,6 +124,8 @@ static void readers_never_see_freed_memory(void **state)
 	current = first;
 	for (uintptr_t i = 0; i < READERS; i++)
 		assert_int_equal(pthread_create(&t[i], NULL, reader, (void *)i), 0);
+	while (atomic_load(&started) < READERS) /* else a busy machine swaps them all before anyone reads */
+		sched_yield();
 	for (uint64_t i = 1; i <= SWAPS; i++) {
 		struct snap *s = malloc(sizeof(*s)), *old;
 

@@ -2,11 +2,12 @@
 /*
  * DOC: random bytes as an argument
  *
- * Cores take a struct rng, so that the simulator repeats a run from its seed while the daemon uses the kernel.
+ * Cores take a struct rng, so that the simulator repeats a run from its seed while the daemon uses the
+ * kernel.
  *
- * Source of the seeded generator: xoshiro256** 1.0, seeded through splitmix64 (Blackman, Vigna). Not cryptographic:
- * only tests and the simulator make one. The system generator never returns less than asked: a kernel without
- * randomness ends the process, because every key made afterwards would be worthless.
+ * Source of the seeded generator: xoshiro256** 1.0, seeded through splitmix64 (Blackman, Vigna). Not
+ * cryptographic: only tests and the simulator make one. The system generator never returns less than asked: a
+ * kernel without randomness ends the process, because every key made afterwards would be worthless.
  */
 #include "base/rng.h"
 

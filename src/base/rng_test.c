@@ -59,7 +59,8 @@ static void below_is_uniform(void **state)
 	for (int i = 0; i < N; i++)
 		assert_in_range(count[i], DRAWS / N - 500, DRAWS / N + 500); /* 5 sigma */
 	assert_true(rng_below(&r, 1) == 0);
-	/* Values that reduction alone would make likelier: with n = 3 * 2^62 the first third would come up twice. */
+	/* Values that reduction alone would make likelier: with n = 3 * 2^62 the first third would come up
+	 * twice. */
 	unsigned low = 0;
 
 	for (int i = 0; i < 3000; i++)

@@ -2,12 +2,13 @@
 /*
  * DOC: secret bytes
  *
- * Secrets live in arenas of their own pages, which the kernel is asked to leave out of core dumps and out of forked
- * children's dumps alike (MADV_DONTDUMP). A page for each secret would cost 4 kB a key; arenas are cut into units of
- * 64 bytes, so that 1,000 sessions' keys fit into a few pages and no two secrets share a cache line.
+ * Secrets live in arenas of their own pages, which the kernel is asked to leave out of core dumps and out of
+ * forked children's dumps alike (MADV_DONTDUMP). A page for each secret would cost 4 kB a key; arenas are cut
+ * into units of 64 bytes, so that 1,000 sessions' keys fit into a few pages and no two secrets share a cache
+ * line.
  *
- * Invariants: free units are zero; a unit belongs to one secret; freeing wipes everything that was handed out, even if
- * the owner shortened `n`. Arenas are kept for reuse until the process ends. Thread-safe.
+ * Invariants: free units are zero; a unit belongs to one secret; freeing wipes everything that was handed
+ * out, even if the owner shortened `n`. Arenas are kept for reuse until the process ends. Thread-safe.
  */
 #include "base/secret.h"
 
@@ -22,8 +23,8 @@ enum { UNIT = 64, UNITS = 256, ARENA = UNIT * UNITS };
 
 struct arena {
 	struct arena *next;
-	uint8_t *base;        /* owned: ARENA bytes of their own pages */
-	uint16_t run[UNITS];  /* at the first unit of a secret: how many units it has; else 0 */
+	uint8_t *base;	     /* owned: ARENA bytes of their own pages */
+	uint16_t run[UNITS]; /* at the first unit of a secret: how many units it has; else 0 */
 	bool used[UNITS];
 };
 

@@ -2,8 +2,9 @@
 /*
  * DOC: SipHash-2-4
  *
- * Source: Aumasson, Bernstein: "SipHash: a fast short-input PRF" (2012). Two rounds a word, four at the end; 64-bit
- * output. A pseudo-random function: without the key an attacker can neither predict hashes nor build collisions.
+ * Source: Aumasson, Bernstein: "SipHash: a fast short-input PRF" (2012). Two rounds a word, four at the end;
+ * 64-bit output. A pseudo-random function: without the key an attacker can neither predict hashes nor build
+ * collisions.
  */
 #include "base/siphash.h"
 
@@ -25,18 +26,18 @@ static inline uint64_t rotl(uint64_t x, unsigned b)
 	return x << b | x >> (64 - b);
 }
 
-#define SIPROUND                                                                                                   \
-	do {                                                                                                       \
-		v0 += v1;                                                                                          \
-		v1 = rotl(v1, 13) ^ v0;                                                                            \
-		v0 = rotl(v0, 32);                                                                                 \
-		v2 += v3;                                                                                          \
-		v3 = rotl(v3, 16) ^ v2;                                                                            \
-		v0 += v3;                                                                                          \
-		v3 = rotl(v3, 21) ^ v0;                                                                            \
-		v2 += v1;                                                                                          \
-		v1 = rotl(v1, 17) ^ v2;                                                                            \
-		v2 = rotl(v2, 32);                                                                                 \
+#define SIPROUND                                                                                             \
+	do {                                                                                                 \
+		v0 += v1;                                                                                    \
+		v1 = rotl(v1, 13) ^ v0;                                                                      \
+		v0 = rotl(v0, 32);                                                                           \
+		v2 += v3;                                                                                    \
+		v3 = rotl(v3, 16) ^ v2;                                                                      \
+		v0 += v3;                                                                                    \
+		v3 = rotl(v3, 21) ^ v0;                                                                      \
+		v2 += v1;                                                                                    \
+		v1 = rotl(v1, 17) ^ v2;                                                                      \
+		v2 = rotl(v2, 32);                                                                           \
 	} while (0)
 
 struct sipkey sipkey_from(const uint8_t key[16])

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SipHash-2-4 (Aumasson, Bernstein 2012): keyed hash for tables an attacker can fill, cookies and hop tags. */
+/* SipHash-2-4 (Aumasson, Bernstein 2012): keyed hash for tables an attacker can fill, cookies and hop tags.
+ */
 #ifndef X0_BASE_SIPHASH_H
 #define X0_BASE_SIPHASH_H
 

@@ -8,7 +8,8 @@
 
 #include "base/siphash.h"
 
-/* Computed with another implementation: openssl mac -macopt size:8 ... SIPHASH; n = 15 is the paper's example. */
+/* Computed with another implementation: openssl mac -macopt size:8 ... SIPHASH; n = 15 is the paper's
+ * example. */
 static void reference_values(void **state)
 {
 	static const struct {

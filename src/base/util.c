@@ -2,11 +2,12 @@
 /*
  * DOC: text encodings, durable files, small string helpers
  *
- * Decoders are strict: one text for one byte string (no white space, no wrong padding, no left-over bits), because
- * tokens and keys are compared and hashed as text too. Sources: RFC 4648 (base16, base32, base64), RFC 7515 (base64url).
+ * Decoders are strict: one text for one byte string (no white space, no wrong padding, no left-over bits),
+ * because tokens and keys are compared and hashed as text too. Sources: RFC 4648 (base16, base32, base64),
+ * RFC 7515 (base64url).
  *
- * Files are replaced durably: a reader sees the old or the new content, after any crash; what was written may be
- * secret, so buffers are wiped before they are given back.
+ * Files are replaced durably: a reader sees the old or the new content, after any crash; what was written may
+ * be secret, so buffers are wiped before they are given back.
  */
 #include "base/util.h"
 
@@ -50,10 +51,11 @@ static char lower(char c)
 }
 
 /*
- * Digits of `bits` bits each into bytes, most significant first. Left-over bits must be zero and fewer than a digit:
- * then exactly one text gives these bytes.
+ * Digits of `bits` bits each into bytes, most significant first. Left-over bits must be zero and fewer than a
+ * digit: then exactly one text gives these bytes.
  */
-static ssize_t bits_decode(uint8_t *to, size_t cap, const char *s, size_t n, const char *digits, unsigned bits, bool fold)
+static ssize_t bits_decode(uint8_t *to, size_t cap, const char *s, size_t n, const char *digits,
+			   unsigned bits, bool fold)
 {
 	uint32_t acc = 0;
 	unsigned have = 0;
@@ -171,7 +173,8 @@ static int fd_read_all(int fd, const char *path, size_t max, uint8_t **ret_p, si
 	if (max > SIZE_MAX - 2)
 		max = SIZE_MAX - 2;
 	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 && (uintmax_t)st.st_size <= max)
-		cap = (size_t)st.st_size + 2; /* one byte more than the file: its end is seen without growing */
+		cap = (size_t)st.st_size +
+		      2; /* one byte more than the file: its end is seen without growing */
 	if (cap > max + 2)
 		cap = max + 2;
 	p = malloc(cap);
@@ -393,7 +396,8 @@ static unsigned distance(const char *a, size_t na, const char *b, size_t nb)
 			unsigned cost = a[i - 1] != b[j - 1];
 			unsigned d = min3(up[j] + 1u, now[j - 1] + 1u, up[j - 1] + cost);
 
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && up2[j - 2] + 1u < d)
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+			    up2[j - 2] + 1u < d)
 				d = up2[j - 2] + 1u;
 			now[j] = (uint8_t)d;
 		}

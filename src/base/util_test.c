@@ -88,15 +88,15 @@ static void decoders_refuse(void **state)
 		ssize_t (*fn)(void *, size_t, const char *, size_t);
 		const char *s;
 	} bad[] = {
-		{ hex_decode, "a" },	     { hex_decode, "abc" },	    { hex_decode, "0g" },
-		{ hex_decode, " 00" },	     { base32_decode, "m" },	    { base32_decode, "mzx" },
-		{ base32_decode, "mzxw6y" }, { base32_decode, "mz" },	    { base32_decode, "m1" },
-		{ base32_decode, "my======" }, { base32_decode, "m-" },	    { base64_decode, "Zg=" },
-		{ base64_decode, "Zg" },     { base64_decode, "Zh==" },	    { base64_decode, "Zm9=" },
-		{ base64_decode, "Z===" },   { base64_decode, "====" },	    { base64_decode, "Zg==Zg==" },
-		{ base64_decode, "Zm9v\n" }, { base64_decode, "Zm 9" },	    { base64_decode, "-_-_" },
+		{ hex_decode, "a" },	       { hex_decode, "abc" },	     { hex_decode, "0g" },
+		{ hex_decode, " 00" },	       { base32_decode, "m" },	     { base32_decode, "mzx" },
+		{ base32_decode, "mzxw6y" },   { base32_decode, "mz" },	     { base32_decode, "m1" },
+		{ base32_decode, "my======" }, { base32_decode, "m-" },	     { base64_decode, "Zg=" },
+		{ base64_decode, "Zg" },       { base64_decode, "Zh==" },    { base64_decode, "Zm9=" },
+		{ base64_decode, "Z===" },     { base64_decode, "====" },    { base64_decode, "Zg==Zg==" },
+		{ base64_decode, "Zm9v\n" },   { base64_decode, "Zm 9" },    { base64_decode, "-_-_" },
 		{ base64_decode, "A===AAAA" }, { base64url_decode, "Zg==" }, { base64url_decode, "Z" },
-		{ base64url_decode, "+/+/" }, { base64url_decode, "Zh" },    { base64url_decode, "Zm9v!" },
+		{ base64url_decode, "+/+/" },  { base64url_decode, "Zh" },   { base64url_decode, "Zm9v!" },
 	};
 	uint8_t to[64];
 
@@ -218,9 +218,10 @@ static int full_disk_child(void)
 	if (!big || mount("x0", dir, "tmpfs", 0, "size=64k") < 0)
 		return 77;
 	int failed = file_write(in_dir("f"), "old", 3, 0600, &e) != 0 ||
-		     file_write(in_dir("f"), big, 1 << 20, 0600, &e) != ERR_SYS || !strstr(e.what, "No space left") ||
-		     file_read(in_dir("f"), 10, &p, &n, &e) != 0 || n != 3 || memcmp(p, "old", 3) != 0 ||
-		     files_in(dir) != 1 || mount(NULL, dir, NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0 ||
+		     file_write(in_dir("f"), big, 1 << 20, 0600, &e) != ERR_SYS ||
+		     !strstr(e.what, "No space left") || file_read(in_dir("f"), 10, &p, &n, &e) != 0 ||
+		     n != 3 || memcmp(p, "old", 3) != 0 || files_in(dir) != 1 ||
+		     mount(NULL, dir, NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0 ||
 		     file_write(in_dir("f"), "new", 3, 0600, &e) != ERR_SYS || !strstr(e.what, "Read-only");
 
 	free(p);
@@ -327,7 +328,9 @@ static void formatting(void **state)
 
 static const char *nearest(const char *s)
 {
-	static const char *const keys[] = { "listen", "port", "peers", "log.level", "log.format", "mtu", "id" };
+	static const char *const keys[] = {
+		"listen", "port", "peers", "log.level", "log.format", "mtu", "id"
+	};
 	const char *r = str_nearest(s, keys, ARRAY_SIZE(keys));
 
 	return r ? r : "none";
@@ -346,7 +349,8 @@ static void did_you_mean(void **state)
 	assert_string_equal(nearest("mut"), "mtu");
 	assert_string_equal(nearest("peers"), "peers");
 	assert_string_equal(nearest("completely-different"), "none");
-	assert_string_equal(nearest("zzz"), "none"); /* three replacements of three letters are no typing error */
+	assert_string_equal(nearest("zzz"),
+			    "none"); /* three replacements of three letters are no typing error */
 	assert_string_equal(nearest(""), "none");
 	assert_null(str_nearest("x", NULL, 0));
 	memset(big, 'a', 99);

@@ -2,12 +2,14 @@
 /*
  * DOC: YAML as a checked tree
  *
- * libyaml delivers events; this file keeps a stack of open collections and builds nodes. Files come from operators,
- * sometimes by way of templates and other people's repositories, so everything that makes YAML surprising or expensive
- * is refused: references (a kilobyte of aliases is a gigabyte of tree), tags, several documents, duplicate keys.
+ * libyaml delivers events; this file keeps a stack of open collections and builds nodes. Files come from
+ * operators, sometimes by way of templates and other people's repositories, so everything that makes YAML
+ * surprising or expensive is refused: references (a kilobyte of aliases is a gigabyte of tree), tags, several
+ * documents, duplicate keys.
  *
- * Invariants: bytes are checked before libyaml sees them; depth, keys and nodes are bounded while reading; nothing
- * recurses. What can be stepped over is reported and reading goes on, so that one run tells everything.
+ * Invariants: bytes are checked before libyaml sees them; depth, keys and nodes are bounded while reading;
+ * nothing recurses. What can be stepped over is reported and reading goes on, so that one run tells
+ * everything.
  */
 #include "base/yaml_node.h"
 
@@ -105,7 +107,8 @@ static int text_check(const uint8_t *p, size_t n, struct yaml_problems *problems
 
 		len = utf8_char(p + i, n - i, &cp);
 		if (len == 0) {
-			yaml_problem(problems, line, column, "byte 0x%02x is not UTF-8; save the file as UTF-8", p[i]);
+			yaml_problem(problems, line, column,
+				     "byte 0x%02x is not UTF-8; save the file as UTF-8", p[i]);
 			return ERR_CONFIG;
 		}
 		if (!cp_allowed(cp)) {
@@ -198,7 +201,8 @@ static void on_key(struct builder *b, const char *text, size_t len, const yaml_m
 	const struct yaml_node *twin;
 
 	if (len == 0 || len > YAML_KEY_MAX || !scalar_clean((const uint8_t *)text, len, true)) {
-		PROBLEM(b, mark, "keys have 1 to %d characters, none of them control characters", YAML_KEY_MAX);
+		PROBLEM(b, mark, "keys have 1 to %d characters, none of them control characters",
+			YAML_KEY_MAX);
 		b->rc = ERR_CONFIG;
 		return;
 	}
@@ -271,7 +275,8 @@ static void on_document(struct builder *b, const yaml_event_t *ev)
 static void refuse_extras(struct builder *b, const void *anchor, const void *tag, const yaml_mark_t *mark)
 {
 	if (anchor)
-		PROBLEM(b, mark, "anchors (&%s) are not supported; write the value out", (const char *)anchor);
+		PROBLEM(b, mark, "anchors (&%s) are not supported; write the value out",
+			(const char *)anchor);
 	if (tag)
 		PROBLEM(b, mark, "tags (%s) are not supported", (const char *)tag);
 }
@@ -321,7 +326,8 @@ static void on_parser_error(struct builder *b)
 		return;
 	}
 	if (p->context)
-		PROBLEM(b, &p->problem_mark, "%s %s from line %u", p->problem, p->context, mark_line(&p->context_mark));
+		PROBLEM(b, &p->problem_mark, "%s %s from line %u", p->problem, p->context,
+			mark_line(&p->context_mark));
 	else
 		PROBLEM(b, &p->problem_mark, "%s", p->problem ? p->problem : "not YAML");
 	b->rc = ERR_CONFIG;
@@ -414,7 +420,8 @@ static bool plain_safe(const char *s)
 		bool alnum = (*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z');
 
 		if (!alnum && (p == s || !strchr(more, *p) || (*p == ':' && !p[1])))
-			if (!(p == s && (*p == '/' || *p == '.' || (*p == '-' && p[1] >= '0' && p[1] <= '9'))))
+			if (!(p == s &&
+			      (*p == '/' || *p == '.' || (*p == '-' && p[1] >= '0' && p[1] <= '9'))))
 				return false;
 		word = word || alnum;
 	}
