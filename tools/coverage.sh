@@ -1,0 +1,18 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Line coverage of src/ by all tests, unit and integration, in a build directory of its own. The floor is COVERAGE_MIN.
+# A process that is killed reports nothing, so that the figure is a lower bound.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+COVERAGE_MIN=${COVERAGE_MIN:-85}
+build="build-cov"
+tools/configure.sh $build "${X0_PREFIX:-/opt/x0}/x0.ini" -Db_coverage=true && ninja -C $build || exit 1
+# Counts of earlier sources would be merged with today's.
+find $build -name '*.gcda' -delete
+tools/test.sh $build || exit 1
+gcovr -r . --object-directory $build -f 'src/' -e '.*_test\.c' -e '.*_fuzz\.c' -j "$(nproc)" --print-summary \
+	--sort-percentage $build 2>&1 | tee $build/coverage.txt
+pct=$(sed -n -E 's/^lines: ([0-9.]+)%.*/\1/p' $build/coverage.txt)
+[ -n "$pct" ] || exit 1
+echo "note: $pct % of lines, floor $COVERAGE_MIN %"
+awk -v p="$pct" -v min="$COVERAGE_MIN" 'BEGIN { exit !(p >= min) }'
