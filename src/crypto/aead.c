@@ -2,12 +2,13 @@
 /*
  * DOC: AEAD for frames
  *
- * One context per direction and thread, keyed once; a packet costs one re-initialisation with the IV alone (the AES
- * key schedule and the GHASH tables stay), the updates, and the tag. No allocation, no lock, no fetch per packet.
+ * One context per direction and thread, keyed once; a packet costs one re-initialisation with the IV alone
+ * (the AES key schedule and the GHASH tables stay), the updates, and the tag. No allocation, no lock, no
+ * fetch per packet.
  *
- * IV = exported IV xor the 64-bit counter in its last eight bytes (RFC 8446 section 5.3): unique as long as the counter
- * is, which the caller guarantees (hard stop far below 2^64). Interface as in RFC 5116; AES-GCM of SP 800-38D,
- * ChaCha20-Poly1305 of RFC 8439.
+ * IV = exported IV xor the 64-bit counter in its last eight bytes (RFC 8446 section 5.3): unique as long as
+ * the counter is, which the caller guarantees (hard stop far below 2^64). Interface as in RFC 5116; AES-GCM
+ * of SP 800-38D, ChaCha20-Poly1305 of RFC 8439.
  */
 #include <limits.h>
 #include <openssl/err.h>
@@ -42,8 +43,8 @@ static const EVP_CIPHER *suite_cipher(const struct crypto_algs *algs, enum aead_
 	return NULL;
 }
 
-int aead_init(struct aead *a, enum aead_suite suite, const uint8_t key[AEAD_KEY], const uint8_t iv[AEAD_IV], bool seal,
-	      struct err *e)
+int aead_init(struct aead *a, enum aead_suite suite, const uint8_t key[AEAD_KEY], const uint8_t iv[AEAD_IV],
+	      bool seal, struct err *e)
 {
 	const struct crypto_algs *algs = crypto_algs();
 	const EVP_CIPHER *cipher = algs ? suite_cipher(algs, suite) : NULL;
@@ -76,8 +77,8 @@ static inline void aead_nonce(const struct aead *a, uint64_t counter, uint8_t no
 	put_u64(nonce + 4, get_u64(nonce + 4) ^ counter);
 }
 
-int aead_seal(struct aead *a, uint64_t counter, const void *aad, size_t aad_n, const void *head, size_t head_n,
-	      const void *body, size_t body_n, uint8_t *out)
+int aead_seal(struct aead *a, uint64_t counter, const void *aad, size_t aad_n, const void *head,
+	      size_t head_n, const void *body, size_t body_n, uint8_t *out)
 {
 	uint8_t nonce[AEAD_IV];
 	int n;
@@ -126,8 +127,8 @@ int aead_open(struct aead *a, uint64_t counter, const void *aad, size_t aad_n, u
 /* ---- one-shot ---- */
 
 /* The four ciphers allowed here, and the key and nonce sizes they take; anything else is the caller's bug. */
-static EVP_CIPHER_CTX *once_init(const char *cipher, const void *key, size_t key_n, const void *nonce, size_t nonce_n,
-				 bool seal, int *ret_code)
+static EVP_CIPHER_CTX *once_init(const char *cipher, const void *key, size_t key_n, const void *nonce,
+				 size_t nonce_n, bool seal, int *ret_code)
 {
 	static const struct {
 		const char *name;
@@ -143,8 +144,8 @@ static EVP_CIPHER_CTX *once_init(const char *cipher, const void *key, size_t key
 
 	*ret_code = ERR_UNSUPPORTED;
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
-		if (strcmp(cipher, known[i].name) == 0 && key_n == known[i].key_n && nonce_n >= known[i].nonce_min &&
-		    nonce_n <= known[i].nonce_max)
+		if (strcmp(cipher, known[i].name) == 0 && key_n == known[i].key_n &&
+		    nonce_n >= known[i].nonce_min && nonce_n <= known[i].nonce_max)
 			c = EVP_CIPHER_fetch(NULL, cipher, NULL);
 	}
 	if (!c)
@@ -161,8 +162,8 @@ static EVP_CIPHER_CTX *once_init(const char *cipher, const void *key, size_t key
 	return ctx;
 }
 
-int aead_seal_once(const char *cipher, const void *key, size_t key_n, const void *nonce, size_t nonce_n, const void *aad,
-		   size_t aad_n, const void *in, size_t n, uint8_t *out)
+int aead_seal_once(const char *cipher, const void *key, size_t key_n, const void *nonce, size_t nonce_n,
+		   const void *aad, size_t aad_n, const void *in, size_t n, uint8_t *out)
 {
 	EVP_CIPHER_CTX *ctx;
 	int ret, k;
@@ -171,7 +172,8 @@ int aead_seal_once(const char *cipher, const void *key, size_t key_n, const void
 		return ERR_FAILED;
 	ctx = once_init(cipher, key, key_n, nonce, nonce_n, true, &ret);
 	if (ctx && (!aad_n || EVP_EncryptUpdate(ctx, NULL, &k, aad, (int)aad_n) == 1) &&
-	    (!n || EVP_EncryptUpdate(ctx, out, &k, in, (int)n) == 1) && EVP_EncryptFinal_ex(ctx, out + n, &k) == 1 &&
+	    (!n || EVP_EncryptUpdate(ctx, out, &k, in, (int)n) == 1) &&
+	    EVP_EncryptFinal_ex(ctx, out + n, &k) == 1 &&
 	    EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, AEAD_TAG, out + n) == 1)
 		ret = 0;
 	else
@@ -180,8 +182,8 @@ int aead_seal_once(const char *cipher, const void *key, size_t key_n, const void
 	return ret;
 }
 
-int aead_open_once(const char *cipher, const void *key, size_t key_n, const void *nonce, size_t nonce_n, const void *aad,
-		   size_t aad_n, const void *in, size_t n, uint8_t *out)
+int aead_open_once(const char *cipher, const void *key, size_t key_n, const void *nonce, size_t nonce_n,
+		   const void *aad, size_t aad_n, const void *in, size_t n, uint8_t *out)
 {
 	uint8_t tag[AEAD_TAG], rest[AEAD_TAG];
 	EVP_CIPHER_CTX *ctx;
@@ -198,7 +200,8 @@ int aead_open_once(const char *cipher, const void *key, size_t key_n, const void
 		ret = ERR_AUTH;
 		if (EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_SET_TAG, AEAD_TAG, tag) == 1 &&
 		    (!aad_n || EVP_DecryptUpdate(ctx, NULL, &k, aad, (int)aad_n) == 1) &&
-		    (!n || EVP_DecryptUpdate(ctx, out, &k, in, (int)n) == 1) && EVP_DecryptFinal_ex(ctx, rest, &k) == 1)
+		    (!n || EVP_DecryptUpdate(ctx, out, &k, in, (int)n) == 1) &&
+		    EVP_DecryptFinal_ex(ctx, rest, &k) == 1)
 			ret = 0;
 		else if (n)
 			secret_wipe(out, n);

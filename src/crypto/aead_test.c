@@ -31,7 +31,8 @@ static void round_trip_of_every_size(void **state)
 		for (size_t n = 0; n <= sizeof(in); n++) {
 			size_t head = n / 3;
 
-			assert_int_equal(aead_seal(&seal, n, in, n % 5, in, head, in + head, n - head, out), 0);
+			assert_int_equal(aead_seal(&seal, n, in, n % 5, in, head, in + head, n - head, out),
+					 0);
 			if (n > 8)
 				assert_memory_not_equal(out, in, n);
 			assert_int_equal(aead_open(&open, n, in, n % 5, out, n + AEAD_TAG), 0);
@@ -59,7 +60,8 @@ static void nonce_is_iv_xor_counter(void **state)
 			for (int k = 0; k < 8; k++)
 				nonce[4 + k] ^= (uint8_t)(counters[i] >> (56 - 8 * k));
 			assert_int_equal(aead_seal(&seal, counters[i], "ad", 2, NULL, 0, "hello", 5, a), 0);
-			assert_int_equal(aead_seal_once(ciphers[s], key, 32, nonce, 12, "ad", 2, "hello", 5, b), 0);
+			assert_int_equal(
+				aead_seal_once(ciphers[s], key, 32, nonce, 12, "ad", 2, "hello", 5, b), 0);
 			assert_memory_equal(a, b, sizeof(a));
 		}
 		aead_fini(&seal);
@@ -82,7 +84,8 @@ static void seals_in_place_without_head(void **state)
 	aead_fini(&open);
 }
 
-/* Every flipped bit, a wrong counter, wrong associated data, a cut: refused, and nothing of the plaintext stays. */
+/* Every flipped bit, a wrong counter, wrong associated data, a cut: refused, and nothing of the plaintext
+ * stays. */
 static void refuses_what_was_changed(void **state)
 {
 	const uint8_t zero[64] = { 0 };
@@ -140,15 +143,23 @@ static void one_shot_takes_only_known_sizes(void **state)
 	assert_int_equal(aead_seal_once("AES-128-GCM", key, 16, nonce, 8, NULL, 0, "abc", 3, out), 0);
 	assert_int_equal(aead_open_once("AES-128-GCM", key, 16, nonce, 8, NULL, 0, out, 19, out + 20), 0);
 	assert_memory_equal(out + 20, "abc", 3);
-	assert_int_equal(aead_open_once("AES-128-GCM", key, 16, nonce, 9, NULL, 0, out, 19, out + 20), ERR_AUTH);
+	assert_int_equal(aead_open_once("AES-128-GCM", key, 16, nonce, 9, NULL, 0, out, 19, out + 20),
+			 ERR_AUTH);
 	assert_memory_equal(out + 20, "\0\0\0", 3);
-	assert_int_equal(aead_open_once("AES-128-GCM", key, 16, nonce, 8, NULL, 0, out, 15, out + 20), ERR_AUTH);
-	assert_int_equal(aead_seal_once("AES-128-GCM", key, 32, nonce, 12, NULL, 0, "abc", 3, out), ERR_UNSUPPORTED);
-	assert_int_equal(aead_seal_once("AES-256-GCM", key, 32, nonce, 0, NULL, 0, "abc", 3, out), ERR_UNSUPPORTED);
-	assert_int_equal(aead_seal_once("AES-256-GCM", key, 32, nonce, 129, NULL, 0, "abc", 3, out), ERR_UNSUPPORTED);
-	assert_int_equal(aead_seal_once("ChaCha20-Poly1305", key, 32, nonce, 11, NULL, 0, "abc", 3, out), ERR_UNSUPPORTED);
-	assert_int_equal(aead_seal_once("AES-256-CBC", key, 32, nonce, 16, NULL, 0, "abc", 3, out), ERR_UNSUPPORTED);
-	assert_int_equal(aead_open_once("AES-256-CBC", key, 32, nonce, 16, NULL, 0, out, 32, out), ERR_UNSUPPORTED);
+	assert_int_equal(aead_open_once("AES-128-GCM", key, 16, nonce, 8, NULL, 0, out, 15, out + 20),
+			 ERR_AUTH);
+	assert_int_equal(aead_seal_once("AES-128-GCM", key, 32, nonce, 12, NULL, 0, "abc", 3, out),
+			 ERR_UNSUPPORTED);
+	assert_int_equal(aead_seal_once("AES-256-GCM", key, 32, nonce, 0, NULL, 0, "abc", 3, out),
+			 ERR_UNSUPPORTED);
+	assert_int_equal(aead_seal_once("AES-256-GCM", key, 32, nonce, 129, NULL, 0, "abc", 3, out),
+			 ERR_UNSUPPORTED);
+	assert_int_equal(aead_seal_once("ChaCha20-Poly1305", key, 32, nonce, 11, NULL, 0, "abc", 3, out),
+			 ERR_UNSUPPORTED);
+	assert_int_equal(aead_seal_once("AES-256-CBC", key, 32, nonce, 16, NULL, 0, "abc", 3, out),
+			 ERR_UNSUPPORTED);
+	assert_int_equal(aead_open_once("AES-256-CBC", key, 32, nonce, 16, NULL, 0, out, 32, out),
+			 ERR_UNSUPPORTED);
 }
 
 static void best_suite_is_one_of_two(void **state)
@@ -158,7 +169,8 @@ static void best_suite_is_one_of_two(void **state)
 	(void)state;
 	assert_true(s == AEAD_AES_256_GCM || s == AEAD_CHACHA20_POLY1305);
 #if defined(__x86_64__)
-	assert_int_equal(s == AEAD_AES_256_GCM, !!__builtin_cpu_supports("aes") && !!__builtin_cpu_supports("pclmul"));
+	assert_int_equal(s == AEAD_AES_256_GCM,
+			 !!__builtin_cpu_supports("aes") && !!__builtin_cpu_supports("pclmul"));
 #endif
 }
 

@@ -2,9 +2,9 @@
 /*
  * DOC: crypto start-up
  *
- * Fetching an algorithm from an OpenSSL 3 provider takes locks and string compares, about a microsecond: done once
- * here, never per packet. The set is all or nothing, so that no part of the program runs without a primitive it
- * will need later.
+ * Fetching an algorithm from an OpenSSL 3 provider takes locks and string compares, about a microsecond: done
+ * once here, never per packet. The set is all or nothing, so that no part of the program runs without a
+ * primitive it will need later.
  */
 #include "crypto/crypto.h"
 
@@ -32,8 +32,8 @@ static void fetch_all(void)
 	algs.hkdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
 	algs.scrypt = EVP_KDF_fetch(NULL, "SCRYPT", NULL);
 	algs.ml_dsa_65 = EVP_SIGNATURE_fetch(NULL, "ML-DSA-65", NULL);
-	algs_ok = OpenSSL_version_num() >= OPENSSL_MIN && algs.aes_256_gcm && algs.chacha20_poly1305 && algs.sha256 &&
-		  algs.hmac && algs.hkdf && algs.scrypt && algs.ml_dsa_65;
+	algs_ok = OpenSSL_version_num() >= OPENSSL_MIN && algs.aes_256_gcm && algs.chacha20_poly1305 &&
+		  algs.sha256 && algs.hmac && algs.hkdf && algs.scrypt && algs.ml_dsa_65;
 	if (!algs_ok)
 		ERR_clear_error();
 }
@@ -48,8 +48,10 @@ int crypto_init(struct err *e)
 {
 	if (crypto_algs())
 		return 0;
-	err_set(e, ERR_UNSUPPORTED, "the libcrypto in use (%s) lacks algorithms x0 needs (ML-DSA-65, AES-256-GCM, "
-		"ChaCha20-Poly1305, HKDF, scrypt)", OpenSSL_version(OPENSSL_VERSION));
+	err_set(e, ERR_UNSUPPORTED,
+		"the libcrypto in use (%s) lacks algorithms x0 needs (ML-DSA-65, AES-256-GCM, "
+		"ChaCha20-Poly1305, HKDF, scrypt)",
+		OpenSSL_version(OPENSSL_VERSION));
 	return err_todo(e, "run with OpenSSL 3.5 or newer and its default provider enabled in openssl.cnf");
 }
 

@@ -62,10 +62,13 @@ static void key_derivation(void **state)
 	memset(ikm, 0x0b, sizeof(ikm));
 	/* RFC 5869 test cases 1 and 3 */
 	assert_int_equal(hkdf("SHA256", ikm, 22, "\0\1\2\3\4\5\6\7\10\11\12\13\14", 13,
-			      "\xf0\xf1\xf2\xf3\xf4\xf5\xf6\xf7\xf8\xf9", 10, okm, 42), 0);
-	assert_hex(okm, 42, "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865");
+			      "\xf0\xf1\xf2\xf3\xf4\xf5\xf6\xf7\xf8\xf9", 10, okm, 42),
+			 0);
+	assert_hex(okm, 42,
+		   "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865");
 	assert_int_equal(hkdf("SHA256", ikm, 22, NULL, 0, NULL, 0, okm, 42), 0);
-	assert_hex(okm, 42, "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8");
+	assert_hex(okm, 42,
+		   "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8");
 	assert_int_equal(hkdf("SHA256", ikm, 22, NULL, 0, NULL, 0, big, 255 * 32), 0);
 	assert_int_equal(hkdf("SHA256", ikm, 22, NULL, 0, NULL, 0, big, 255 * 32 + 1), ERR_USAGE);
 	assert_int_equal(hkdf("SHA256", ikm, 22, NULL, 0, NULL, 0, big, 0), ERR_USAGE);
@@ -144,7 +147,8 @@ static void seed_makes_the_same_key(void **state)
 
 static EVP_PKEY *other_key(const char *type, const char *group)
 {
-	EVP_PKEY *k = group ? EVP_PKEY_Q_keygen(NULL, NULL, type, group) : EVP_PKEY_Q_keygen(NULL, NULL, type);
+	EVP_PKEY *k = group ? EVP_PKEY_Q_keygen(NULL, NULL, type, group)
+			    : EVP_PKEY_Q_keygen(NULL, NULL, type);
 
 	assert_non_null(k);
 	return k;
@@ -152,8 +156,8 @@ static EVP_PKEY *other_key(const char *type, const char *group)
 
 static void other_keys_are_refused(void **state)
 {
-	EVP_PKEY *keys[] = { other_key("ED25519", NULL), other_key("EC", "P-384"), other_key("ML-DSA-44", NULL),
-			     other_key("ML-DSA-87", NULL) };
+	EVP_PKEY *keys[] = { other_key("ED25519", NULL), other_key("EC", "P-384"),
+			     other_key("ML-DSA-44", NULL), other_key("ML-DSA-87", NULL) };
 	struct err e = { 0 };
 
 	(void)state;
@@ -241,7 +245,8 @@ static void signatures_are_bound(void **state)
 
 static void bare_mldsa(void **state)
 {
-	uint8_t seed[32] = { 3 }, pub[1952], a[SIG_MAX], b[SIG_MAX], ctx[256] = { 0 }, mu[64] = { 5 }, rnd[32] = { 6 };
+	uint8_t seed[32] = { 3 }, pub[1952], a[SIG_MAX], b[SIG_MAX], ctx[256] = { 0 }, mu[64] = { 5 },
+		rnd[32] = { 6 };
 	size_t pub_n = sizeof(pub);
 	EVP_PKEY *k = NULL, *p256 = NULL;
 

@@ -2,7 +2,8 @@
 /*
  * DOC: hashes, MAC and key derivation
  *
- * SHA-256 (FIPS 180-4), HMAC (RFC 2104), HKDF (RFC 5869), scrypt (RFC 7914). Every output is complete or untouched.
+ * SHA-256 (FIPS 180-4), HMAC (RFC 2104), HKDF (RFC 5869), scrypt (RFC 7914). Every output is complete or
+ * untouched.
  */
 #include <openssl/core_names.h>
 #include <openssl/kdf.h>
@@ -63,7 +64,8 @@ static OSSL_PARAM param_octets(const char *key, const void *p, size_t n)
 	return OSSL_PARAM_construct_octet_string(key, p ? (void *)(uintptr_t)p : &none, n);
 }
 
-int hmac(const char *digest, const void *key, size_t key_n, const void *p, size_t n, uint8_t *out, size_t out_n)
+int hmac(const char *digest, const void *key, size_t key_n, const void *p, size_t n, uint8_t *out,
+	 size_t out_n)
 {
 	const struct crypto_algs *algs = crypto_algs();
 	OSSL_PARAM params[] = { param_digest(digest, OSSL_MAC_PARAM_DIGEST), OSSL_PARAM_construct_end() };
@@ -131,5 +133,7 @@ int kdf_password(const char *password, const uint8_t salt[16], uint8_t out[32], 
 	if (ok)
 		memcpy(out, key, sizeof(key));
 	secret_wipe(key, sizeof(key));
-	return ok ? 0 : crypto_fail(e, ERR_FAILED, "cannot derive a key from the password (it takes 32 MiB of memory)");
+	return ok ? 0
+		  : crypto_fail(e, ERR_FAILED,
+				"cannot derive a key from the password (it takes 32 MiB of memory)");
 }

@@ -3,8 +3,9 @@
  * DOC: ML-KEM-768
  *
  * FIPS 203. Keys from outside are checked as the standard demands before use: lengths, the modulus of an
- * encapsulation key (section 7.2), the hash inside a decapsulation key (section 7.3). A ciphertext that was tampered
- * with decapsulates to a secret nobody knows (implicit rejection), so success here says nothing about who sent it.
+ * encapsulation key (section 7.2), the hash inside a decapsulation key (section 7.3). A ciphertext that was
+ * tampered with decapsulates to a secret nobody knows (implicit rejection), so success here says nothing
+ * about who sent it.
  */
 #include <openssl/core_names.h>
 #include <openssl/err.h>
@@ -34,7 +35,8 @@ int kem_keygen(const uint8_t seed[KEM_SEED], uint8_t pub[KEM_PUB], struct secret
 	uint8_t ek[KEM_PUB], dk[KEM_DK];
 	size_t ek_n = 0, dk_n = 0;
 	int code;
-	bool ok = k && EVP_PKEY_get_octet_string_param(k, OSSL_PKEY_PARAM_PUB_KEY, ek, sizeof(ek), &ek_n) == 1 &&
+	bool ok = k &&
+		  EVP_PKEY_get_octet_string_param(k, OSSL_PKEY_PARAM_PUB_KEY, ek, sizeof(ek), &ek_n) == 1 &&
 		  EVP_PKEY_get_octet_string_param(k, OSSL_PKEY_PARAM_PRIV_KEY, dk, sizeof(dk), &dk_n) == 1 &&
 		  ek_n == sizeof(ek) && dk_n == sizeof(dk);
 
@@ -49,11 +51,12 @@ int kem_keygen(const uint8_t seed[KEM_SEED], uint8_t pub[KEM_PUB], struct secret
 int kem_encap(const uint8_t *pub, size_t pub_n, const uint8_t *m, uint8_t ct[KEM_CT], uint8_t ss[KEM_SS])
 {
 	OSSL_PARAM params[] = {
-		m ? OSSL_PARAM_construct_octet_string(OSSL_KEM_PARAM_IKME, (void *)(uintptr_t)m, 32) :
-		    OSSL_PARAM_construct_end(),
+		m ? OSSL_PARAM_construct_octet_string(OSSL_KEM_PARAM_IKME, (void *)(uintptr_t)m, 32)
+		  : OSSL_PARAM_construct_end(),
 		OSSL_PARAM_construct_end(),
 	};
-	EVP_PKEY *k = pub_n == KEM_PUB ? kem_import(OSSL_PKEY_PARAM_PUB_KEY, pub, pub_n, EVP_PKEY_PUBLIC_KEY) : NULL;
+	EVP_PKEY *k = pub_n == KEM_PUB ? kem_import(OSSL_PKEY_PARAM_PUB_KEY, pub, pub_n, EVP_PKEY_PUBLIC_KEY)
+				       : NULL;
 	EVP_PKEY_CTX *ctx = NULL;
 	uint8_t c[KEM_CT], s[KEM_SS];
 	size_t c_n = sizeof(c), s_n = sizeof(s);
@@ -62,8 +65,8 @@ int kem_encap(const uint8_t *pub, size_t pub_n, const uint8_t *m, uint8_t ct[KEM
 	if (!k)
 		return crypto_fail(NULL, ERR_PARSE, "ML-KEM-768 public key");
 	ctx = EVP_PKEY_CTX_new_from_pkey(NULL, k, NULL);
-	ok = ctx && EVP_PKEY_encapsulate_init(ctx, params) == 1 && EVP_PKEY_encapsulate(ctx, c, &c_n, s, &s_n) == 1 &&
-	     c_n == sizeof(c) && s_n == sizeof(s);
+	ok = ctx && EVP_PKEY_encapsulate_init(ctx, params) == 1 &&
+	     EVP_PKEY_encapsulate(ctx, c, &c_n, s, &s_n) == 1 && c_n == sizeof(c) && s_n == sizeof(s);
 	EVP_PKEY_CTX_free(ctx);
 	EVP_PKEY_free(k);
 	if (ok) {
@@ -76,9 +79,9 @@ int kem_encap(const uint8_t *pub, size_t pub_n, const uint8_t *m, uint8_t ct[KEM
 
 int kem_decap(const uint8_t *dk, size_t dk_n, const uint8_t *ct, size_t ct_n, uint8_t ss[KEM_SS])
 {
-	EVP_PKEY *k = dk_n == KEM_DK && ct_n == KEM_CT ?
-			      kem_import(OSSL_PKEY_PARAM_PRIV_KEY, dk, dk_n, EVP_PKEY_KEYPAIR) :
-			      NULL;
+	EVP_PKEY *k = dk_n == KEM_DK && ct_n == KEM_CT
+			      ? kem_import(OSSL_PKEY_PARAM_PRIV_KEY, dk, dk_n, EVP_PKEY_KEYPAIR)
+			      : NULL;
 	EVP_PKEY_CTX *ctx = NULL;
 	uint8_t s[KEM_SS];
 	size_t s_n = sizeof(s);
@@ -87,8 +90,8 @@ int kem_decap(const uint8_t *dk, size_t dk_n, const uint8_t *ct, size_t ct_n, ui
 	if (!k)
 		return crypto_fail(NULL, ERR_PARSE, "ML-KEM-768 private key or ciphertext");
 	ctx = EVP_PKEY_CTX_new_from_pkey(NULL, k, NULL);
-	ok = ctx && EVP_PKEY_decapsulate_init(ctx, NULL) == 1 && EVP_PKEY_decapsulate(ctx, s, &s_n, ct, ct_n) == 1 &&
-	     s_n == sizeof(s);
+	ok = ctx && EVP_PKEY_decapsulate_init(ctx, NULL) == 1 &&
+	     EVP_PKEY_decapsulate(ctx, s, &s_n, ct, ct_n) == 1 && s_n == sizeof(s);
 	EVP_PKEY_CTX_free(ctx);
 	EVP_PKEY_free(k);
 	if (ok)

@@ -2,9 +2,9 @@
 /*
  * DOC: keys and signatures
  *
- * Two kinds of key sign for a node: ML-DSA-65 (FIPS 204; PKCS#8 and SubjectPublicKeyInfo of RFC 9881) and ECDSA on
- * P-256 with SHA-256. Both sign "x0 " | domain | 0x00 | message, so a signature made for one purpose is never valid
- * for another, nor for TLS or X.509, whose inputs do not start so.
+ * Two kinds of key sign for a node: ML-DSA-65 (FIPS 204; PKCS#8 and SubjectPublicKeyInfo of RFC 9881) and
+ * ECDSA on P-256 with SHA-256. Both sign "x0 " | domain | 0x00 | message, so a signature made for one purpose
+ * is never valid for another, nor for TLS or X.509, whose inputs do not start so.
  */
 #include <limits.h>
 #include <openssl/core_names.h>
@@ -160,7 +160,8 @@ static int sig_digest(const EVP_PKEY *k, const char **ret)
 	return ERR_UNSUPPORTED;
 }
 
-int sig_make(EVP_PKEY *k, const char *domain, const void *p, size_t n, uint8_t *ret_sig, size_t *ret_n, struct err *e)
+int sig_make(EVP_PKEY *k, const char *domain, const void *p, size_t n, uint8_t *ret_sig, size_t *ret_n,
+	     struct err *e)
 {
 	const char *digest;
 	uint8_t *m, sig[SIG_MAX];
@@ -202,7 +203,8 @@ int sig_check(EVP_PKEY *k, const char *domain, const void *p, size_t n, const vo
 	return code;
 }
 
-int sig_check_bare(EVP_PKEY *k, const char *digest, bool pss, const void *p, size_t n, const void *sig, size_t sig_n)
+int sig_check_bare(EVP_PKEY *k, const char *digest, bool pss, const void *p, size_t n, const void *sig,
+		   size_t sig_n)
 {
 	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
 	EVP_PKEY_CTX *pctx = NULL;
@@ -229,8 +231,9 @@ int x25519(const uint8_t priv[32], const uint8_t pub[32], uint8_t ret_shared[32]
 	uint8_t shared[32];
 	size_t n = sizeof(shared);
 	/* OpenSSL refuses an all-zero result itself. */
-	bool ok = ctx && theirs && EVP_PKEY_derive_init(ctx) == 1 && EVP_PKEY_derive_set_peer(ctx, theirs) == 1 &&
-		  EVP_PKEY_derive(ctx, shared, &n) == 1 && n == sizeof(shared);
+	bool ok = ctx && theirs && EVP_PKEY_derive_init(ctx) == 1 &&
+		  EVP_PKEY_derive_set_peer(ctx, theirs) == 1 && EVP_PKEY_derive(ctx, shared, &n) == 1 &&
+		  n == sizeof(shared);
 
 	EVP_PKEY_CTX_free(ctx);
 	EVP_PKEY_free(mine);

@@ -19,8 +19,8 @@ struct mldsa_params {
 	OSSL_PARAM p[6];
 };
 
-static void params_fill(struct mldsa_params *mp, const void *ctx, size_t ctx_n, bool internal, bool mu, const uint8_t *rnd,
-			bool deterministic)
+static void params_fill(struct mldsa_params *mp, const void *ctx, size_t ctx_n, bool internal, bool mu,
+			const uint8_t *rnd, bool deterministic)
 {
 	OSSL_PARAM *p = mp->p;
 
@@ -42,12 +42,13 @@ static void params_fill(struct mldsa_params *mp, const void *ctx, size_t ctx_n, 
 	*p = OSSL_PARAM_construct_end();
 }
 
-int mldsa65_verify(const uint8_t pub[1952], const void *msg, size_t n, const void *ctx, size_t ctx_n, const void *sig,
-		   size_t sig_n, bool internal, bool mu)
+int mldsa65_verify(const uint8_t pub[1952], const void *msg, size_t n, const void *ctx, size_t ctx_n,
+		   const void *sig, size_t sig_n, bool internal, bool mu)
 {
 	const struct crypto_algs *algs = crypto_algs();
 	OSSL_PARAM import[] = {
-		OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, (void *)(uintptr_t)pub, MLDSA65_PUB),
+		OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, (void *)(uintptr_t)pub,
+						  MLDSA65_PUB),
 		OSSL_PARAM_construct_end(),
 	};
 	EVP_PKEY_CTX *kctx = NULL, *vctx = NULL;
@@ -75,10 +76,12 @@ out:
 	return code;
 }
 
-static int sign_with(EVP_PKEY *k, const void *msg, size_t n, const struct mldsa_params *mp, uint8_t sig[SIG_MAX])
+static int sign_with(EVP_PKEY *k, const void *msg, size_t n, const struct mldsa_params *mp,
+		     uint8_t sig[SIG_MAX])
 {
 	const struct crypto_algs *algs = crypto_algs();
-	EVP_PKEY_CTX *sctx = algs && key_type_of(k) == KEY_MLDSA65 ? EVP_PKEY_CTX_new_from_pkey(NULL, k, NULL) : NULL;
+	EVP_PKEY_CTX *sctx = algs && key_type_of(k) == KEY_MLDSA65 ? EVP_PKEY_CTX_new_from_pkey(NULL, k, NULL)
+								   : NULL;
 	uint8_t made[SIG_MAX];
 	size_t made_n = sizeof(made);
 	bool ok = sctx && EVP_PKEY_sign_message_init(sctx, algs->ml_dsa_65, mp->p) == 1 &&
@@ -102,8 +105,8 @@ int mldsa65_sign(EVP_PKEY *k, const void *msg, size_t n, const void *ctx, size_t
 	return sign_with(k, msg, n, &mp, sig);
 }
 
-int mldsa65_sign_rnd(EVP_PKEY *k, const void *msg, size_t n, const void *ctx, size_t ctx_n, const uint8_t *rnd, bool mu,
-		     uint8_t sig[SIG_MAX])
+int mldsa65_sign_rnd(EVP_PKEY *k, const void *msg, size_t n, const void *ctx, size_t ctx_n,
+		     const uint8_t *rnd, bool mu, uint8_t sig[SIG_MAX])
 {
 	struct mldsa_params mp;
 
