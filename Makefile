@@ -18,7 +18,7 @@ OPTIONS := -Db_sanitize=$(SAN) -Db_lundef=false
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check bench fuzz install test-trixie clean
+.PHONY: help setup build demo test check bench format fuzz install test-trixie clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -42,10 +42,13 @@ check: build ## warnings, formatting, static analysis, layers, coverage
 bench: build ## figures beside peers [ARGS=...]
 	@bench/bench.py $(ARGS)
 
+format: ## clang-format over all C sources, in place
+	@find src tests tools -name '*.[ch]' | xargs clang-format-19 -i
+
 fuzz: setup ## every fuzz target for SECONDS=30 each [TARGET=mod/name]
 	@tools/fuzz.sh $(or $(SECONDS),30) $(TARGET)
 
-install: build ## /usr/local/bin/x0 and libexec/x0-broker, for this host (they use the libraries of X0_PREFIX) [DESTDIR=...]
+install: build ## x0 and x0-broker to /usr/local/bin; they use the libraries in X0_PREFIX [DESTDIR=...]
 	@meson install -C $(BUILD) --no-rebuild
 
 test-trixie: ## make test in a fresh Debian 13 root (needs root)

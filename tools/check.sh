@@ -42,25 +42,45 @@ warnings() { # the normal build, with -Werror
 	tools/configure.sh build "$prefix/x0.ini" && ninja -C build
 }
 
-format() { c_sources | xargs -r clang-format-19 --dry-run -Werror; }
+format() {
+	c_sources | xargs -r -P "$jobs" -n 20 clang-format-19 --dry-run -Werror >"$log.format" 2>&1 && rm "$log.format" && return 0
+	sed -n -E 's/^([^ :]+):[0-9]+:.* error: .*/\1/p' "$log.format" | sort | uniq -c
+	rm -f "$log.format"
+	echo "'make format' formats them"
+	return 1
+}
 
 tidy() {
 	# A directory that is only configured: clang's flags, and the generated headers.
 	tools/configure.sh build-tidy "$prefix/x0-clang.ini" || return 1
 	if ninja -C build-tidy -t query skels >/dev/null 2>&1; then ninja -C build-tidy skels || return 1; fi
-	program_sources | xargs -r -P "$jobs" -n 3 clang-tidy-19 -p build-tidy --quiet
+	# A seventh of the analyzer's usual budget for a function: a fifth of the time, and the same findings.
+	local a run=(clang-tidy-19 -p build-tidy --quiet)
+	for a in -Xclang -analyzer-config -Xclang max-nodes=30000; do run+=("--extra-arg=$a"); done
+	"${run[@]}" src/base/err.c || return 1 # defines what analyzer.h redefines
+	run+=(--extra-arg=-include "--extra-arg=$PWD/tools/analyzer.h")
+	program_sources | grep -v '^./src/base/err.c$' | xargs -r -P "$jobs" -n 3 "${run[@]}" 2>&1 |
+		grep -v -E '^(\[[0-9]+/[0-9]+\] Processing|[0-9]+ warnings? )'
+	return "${PIPESTATUS[2]}"
 }
 
+# Suppressed: what cppcheck 2.10 does not understand (a loop macro of yyjson, a NULL among variable arguments, mmap's -1,
+# nested designated initialisers), and its guesses across functions, which the analyzer makes better.
 cpp_check() {
+	local s suppress=()
+	for s in missingInclude missingIncludeSystem unknownMacro varFuncNullUB invalidFunctionArg \
+		invalidFunctionArgBool unknownEvaluationOrder ctunullpointer ctuuninitvar; do
+		suppress+=("--suppress=$s")
+	done
 	mkdir -p build-tidy/cppcheck
 	program_sources | xargs -r cppcheck --quiet --error-exitcode=1 --inline-suppr -j "$jobs" --std=c11 \
 		--cppcheck-build-dir=build-tidy/cppcheck -Isrc -Ischema -D_GNU_SOURCE -D__linux__ -D__x86_64__ \
-		--enable=warning,portability --suppress=missingInclude --suppress=missingIncludeSystem --library=posix
+		--enable=warning,portability "${suppress[@]}"
 }
 
 layers() { python3 tools/layers.py; }
 
-shell() { files -name '*.sh' -o -path './.ci/run' | xargs -r shellcheck; }
+shell() { files -name '*.sh' -o -path './.ci/run' | xargs -r shellcheck -x; }
 
 spdx() {
 	local f n=0 rc=0
@@ -73,11 +93,11 @@ spdx() {
 	return $rc
 }
 
-sizes() { # a file has at most 800 lines, a function 120; functions start and end with a brace in the first column
+sizes() { # a file has at most 800 lines (tests may be longer), a function 120; functions start and end with a brace in the first column
 	local rc=0
 	c_sources | xargs awk '
 		FNR == 1 { start = 0 }
-		FNR == 801 { print FILENAME ": more than 800 lines"; bad = 1 }
+		FNR == 801 && FILENAME !~ /_test\.c$/ { print FILENAME ": more than 800 lines"; bad = 1 }
 		/^[a-zA-Z_].*[^;]$/ { head = FNR }
 		/^\{/ { start = FNR }
 		/^\}/ && start {

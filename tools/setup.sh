@@ -17,6 +17,8 @@ export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
 PREFIX=${X0_PREFIX:-/opt/x0}
 HERE=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tools/mirrors.sh
+. "$HERE/mirrors.sh"
 LLVM=19
 SSL_MIN=3.5.7-1~deb13u2
 NGTCP2_MIN=1.22.1
@@ -38,8 +40,6 @@ NGTCP2="libngtcp2-16 libngtcp2-dev libngtcp2-crypto-ossl0 libngtcp2-crypto-ossl-
 
 # Only one program of this package is wanted, and its own installation would make a user and start a server.
 PROMTOOL=prometheus
-
-KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
 say() { printf 'set-up: %s\n' "$*" >&2; }
 die() { # what failed, what to do
@@ -110,7 +110,7 @@ NGDIR=$PREFIX/ngtcp2
 
 hash() { printf '%s\n' "$@" "$VERSION_ID" "$ARCH" "$PREFIX" | sha256sum | cut -c1-16; }
 tidy() { printf '%s' "$*" | tr -s ' \n' ' '; }
-H_ALL=$(hash "$(cat "$0" "$HERE/smoke.c")")
+H_ALL=$(hash "$(cat "$0" "$HERE/mirrors.sh" "$HERE/smoke.c")")
 H_SYSROOT=$(hash "$DEV")
 H_NGTCP2=$(hash "$NGTCP2" "$NGTCP2_MIN")
 
@@ -177,32 +177,15 @@ install_tools() {
 	fi
 }
 
-# The mirrors this machine already uses (recognised by the label of their Release file, else by their path), with the
-# suite replaced. $1: label, $2: end of the path, rest: suites.
-mirror_lines() {
-	local sites label=$1 path=$2 u s
-	shift 2
-	# shellcheck disable=SC2016 # these are apt's
-	sites=$(apt-get indextargets --format '$(SITE) $(LABEL)' 'Created-By: Packages' |
-		awk -v l="$label" '$2 == l && NF == 2 {print $1}' | sort -u)
-	# shellcheck disable=SC2016
-	[ -n "$sites" ] ||
-		sites=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -E "$path/?\$" | sort -u || true)
-	for u in $sites; do
-		for s in "$@"; do echo "deb [signed-by=$KEYRING] $u $s main"; done
-	done
-}
-
 find_mirrors() {
-	mirror_lines Debian /debian trixie trixie-updates >"$WORK/trixie.list"
-	mirror_lines Debian /debian trixie-backports >"$WORK/backports.list"
-	mirror_lines Debian-Security /debian-security trixie-security >"$WORK/security.list"
+	mirrors_main trixie trixie-updates >"$WORK/trixie.list"
+	mirrors_main trixie-backports >"$WORK/backports.list"
+	mirrors_security trixie-security >"$WORK/security.list"
 	[ -s "$WORK/trixie.list" ] || fail 'no Debian mirror in the sources of apt' "add 'deb <mirror> $VERSION_CODENAME main'"
 	[ -s "$WORK/security.list" ] ||
 		fail 'no Debian security mirror in the sources of apt' "add 'deb <mirror> $VERSION_CODENAME-security main'"
 	cat "$WORK/security.list" >>"$WORK/trixie.list"
-	# Proxies, retries, clock checks: as the host's apt has them.
-	apt-config dump | grep -E '^Acquire::(https?|Check-|Retries|ForceIPv)' >"$WORK/apt.conf" || true
+	host_apt_conf >"$WORK/apt.conf"
 	echo 'APT::Install-Recommends "false";' >>"$WORK/apt.conf"
 }
 

@@ -45,16 +45,19 @@ bool log_wants(enum log_level level);
 void log_write(struct log_site *site, enum log_level level, const char *module, const char *msg,
 	       const struct log_field *fields);
 
+/* The first field is a place holder, so that a call without fields leaves no empty list; log_write() gets the
+ * rest. */
 #define LOG_AT(level, module, msg, ...)                                                                      \
 	do {                                                                                                 \
 		static struct log_site log_site_;                                                            \
 		if (log_wants(level))                                                                        \
 			log_write(&log_site_, level, module, msg,                                            \
-				  (const struct log_field[]){ __VA_ARGS__ __VA_OPT__(, ){ .key = 0 } });     \
+				  (const struct log_field[]){ { .key = "" }, ##__VA_ARGS__, { .key = 0 } } + \
+					  1);                                                                \
 	} while (0)
-#define log_error(module, msg, ...) LOG_AT(LOG_ERROR, module, msg, __VA_ARGS__)
-#define log_warn(module, msg, ...)  LOG_AT(LOG_WARN, module, msg, __VA_ARGS__)
-#define log_info(module, msg, ...)  LOG_AT(LOG_INFO, module, msg, __VA_ARGS__)
-#define log_debug(module, msg, ...) LOG_AT(LOG_DEBUG, module, msg, __VA_ARGS__)
+#define log_error(module, msg, ...) LOG_AT(LOG_ERROR, module, msg, ##__VA_ARGS__)
+#define log_warn(module, msg, ...)  LOG_AT(LOG_WARN, module, msg, ##__VA_ARGS__)
+#define log_info(module, msg, ...)  LOG_AT(LOG_INFO, module, msg, ##__VA_ARGS__)
+#define log_debug(module, msg, ...) LOG_AT(LOG_DEBUG, module, msg, ##__VA_ARGS__)
 
 #endif

@@ -342,7 +342,7 @@ int str_fmt(char *to, size_t cap, const char *fmt, ...)
 	n = vsnprintf(to, cap, fmt, ap);
 	va_end(ap);
 	if (n >= 0 && (size_t)n < cap)
-		return n;
+		return 0;
 	if (cap)
 		to[0] = '\0';
 	return ERR_LIMIT;

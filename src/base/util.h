@@ -37,7 +37,7 @@ int file_write(const char *path, const void *p, size_t n, unsigned mode, struct 
 /* mkdir -p with the mode for what it makes. */
 int dir_make(const char *path, unsigned mode, struct err *e);
 
-/* snprintf that never truncates silently: the length, or ERR_LIMIT and "" if it would not fit. */
+/* snprintf that never truncates silently: 0, or ERR_LIMIT and "" if it would not fit. */
 int str_fmt(char *to, size_t cap, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Length of the UTF-8 character at p (RFC 3629, n bytes left) and its code point; 0 if the bytes are none. */
 size_t utf8_char(const void *p, size_t n, uint32_t *cp);

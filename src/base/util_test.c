@@ -319,7 +319,7 @@ static void formatting(void **state)
 	char to[8] = "?";
 
 	(void)state;
-	assert_int_equal(str_fmt(to, sizeof(to), "%d-%s", 12, "abcd"), 7);
+	assert_int_equal(str_fmt(to, sizeof(to), "%d-%s", 12, "abcd"), 0);
 	assert_string_equal(to, "12-abcd");
 	assert_int_equal(str_fmt(to, sizeof(to), "%s", "12345678"), ERR_LIMIT);
 	assert_string_equal(to, "");

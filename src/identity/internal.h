@@ -22,8 +22,6 @@ int cert_der(X509 *x, uint8_t **ret_p, size_t *ret_n);		       /* malloc'ed */
 int cert_from_der(const void *p, size_t n, X509 **ret, struct err *e); /* exactly n bytes of DER, no BER */
 int cert_id(X509 *x, struct spiffe_id *ret, struct err *e);	       /* exactly one URI SAN, a SPIFFE ID */
 int cert_times(const X509 *x, int64_t *ret_not_before, int64_t *ret_not_after);
-int csr_new(EVP_PKEY *key, uint8_t **ret_p, size_t *ret_n, struct err *e); /* DER, malloc'ed; empty subject */
-int csr_from_der(const void *p, size_t n, X509_REQ **ret, struct err *e);
 int csr_check(X509_REQ *req, enum key_type type, struct err *e); /* possession and key type */
 
 /* ---- append-only file of checksummed records (journal.c) ---- */

@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of x0 beside the bare link and a peer, from one run on this machine.
+
+usage: bench.py [NAME ...]     names: tcp1 cpu_gb pps64 cpu_packet rtt_p50 cold_start rss_idle rss_after (default: all)
+
+Two hosts in network namespaces over one veth pair (x0 lab up a-b). The peer is nebula with its offloads switched on and 10 MB
+socket buffers, if $PEERS/nebula and $PEERS/nebula-cert exist; without it the peer's columns stay empty. Rounds alternate bare, x0, peer;
+medians of $ROUNDS (3). Writes build/bench.json and prints the table.
+"""
+import json
+import os
+import pathlib
+import re
+import resource
+import statistics
+import subprocess as sp
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+X0 = str(ROOT / "build" / "x0")
+PEERS = os.environ.get("PEERS", "")
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+SECONDS = int(os.environ.get("SECONDS_EACH", "4"))
+HZ = os.sysconf("SC_CLK_TCK")
+NAMES = ["tcp1", "cpu_gb", "pps64", "cpu_packet", "rtt_p50", "cold_start", "rss_idle", "rss_after"]
+
+
+def sh(cmd, check=True, **kw):
+    r = sp.run(cmd, shell=True, text=True, capture_output=True, **kw)
+    if check and r.returncode:
+        raise RuntimeError(f"{cmd}\n{r.stdout}{r.stderr}")
+    return r.stdout
+
+
+def inside(host, cmd, **kw):
+    return sh(f"ip netns exec x0l-{host} {cmd}", **kw)
+
+
+def cpu(pids):
+    t = 0
+    for p in pids:
+        f = open(f"/proc/{p}/stat").read().rsplit(")", 1)[1].split()
+        t += int(f[11]) + int(f[12])
+    return t / HZ
+
+
+def rss(pids):
+    return statistics.mean(int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{p}/status").read())[1]) for p in pids) / 1024
+
+
+class Bare:
+    name, addr, pids = "bare", "10.77.0.2", []
+
+    def start(self):
+        pass
+
+    def stop(self):
+        pass
+
+
+class Ours:
+    name = "x0"
+
+    def start(self):
+        for h in "ab":
+            inside(h, f"{X0} --config /run/x0-lab/{h}/x0.yaml up")
+        self.addr = json.loads(inside("b", f"{X0} --config /run/x0-lab/b/x0.yaml status --json"))["address"]
+        self.pids = [int(open(f"/run/x0-lab/{h}/run/daemon.pid").read().split()[0]) for h in "ab"]
+        first_ping(self.addr)
+
+    def stop(self):
+        for h in "ab":
+            inside(h, f"{X0} --config /run/x0-lab/{h}/x0.yaml down", check=False)
+
+
+class Nebula:
+    name, addr = "nebula", "172.30.0.2"
+
+    def __init__(self, d):
+        self.d = d
+        sh(f"cd {d} && {PEERS}/nebula-cert ca -name t")
+        for i, h in enumerate("ab", 1):
+            sh(f"cd {d} && {PEERS}/nebula-cert sign -name {h} -ip 172.30.0.{i}/24")
+            anything = [dict(port="any", proto="any", host="any")]
+            cfg = dict(pki=dict(ca=f"{d}/ca.crt", cert=f"{d}/{h}.crt", key=f"{d}/{h}.key"), cipher="aes",
+                       static_host_map={f"172.30.0.{3 - i}": [f"10.77.0.{3 - i}:4242"]},
+                       lighthouse=dict(am_lighthouse=False, hosts=[]),
+                       listen=dict(host="0.0.0.0", port=4242, udp_offloads=True, read_buffer=10485760, write_buffer=10485760),
+                       tun=dict(dev=f"neb{h}", use_offloads=True), local_api=dict(control=dict(enabled=False)),
+                       logging=dict(level="error", format="text"), firewall=dict(outbound=anything, inbound=anything))
+            pathlib.Path(f"{d}/{h}.yml").write_text(json.dumps(cfg))
+
+    def start(self):
+        self.procs = [sp.Popen(["ip", "netns", "exec", f"x0l-{h}", f"{PEERS}/nebula", "-config", f"{self.d}/{h}.yml"],
+                               stdout=sp.DEVNULL, stderr=sp.DEVNULL) for h in "ba"]
+        self.pids = [p.pid for p in self.procs]
+        first_ping(self.addr)
+
+    def stop(self):
+        for p in self.procs:
+            p.terminate()
+        for p in self.procs:
+            p.wait()
+
+
+def first_ping(addr, timeout=15):
+    """Seconds until the first answer."""
+    t0 = time.monotonic()
+    while time.monotonic() < t0 + timeout:
+        if sp.run(["ip", "netns", "exec", "x0l-a", "ping", "-c1", "-W1", "-i0.01", "-q", addr], capture_output=True).returncode == 0:
+            return time.monotonic() - t0
+    raise RuntimeError(f"no answer from {addr} within {timeout} s")
+
+
+def iperf(addr, args):
+    server = sp.Popen(["ip", "netns", "exec", "x0l-b", "iperf3", "-s", "-1", "-B", addr], stdout=sp.DEVNULL, stderr=sp.DEVNULL)
+    try:
+        for _ in range(20):
+            time.sleep(0.1)
+            r = sp.run(["ip", "netns", "exec", "x0l-a", "iperf3", "-J", "-c", addr, *args], text=True, capture_output=True)
+            d = json.loads(r.stdout)
+            if "error" not in d:
+                return d
+        raise RuntimeError(d["error"])
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def tcp(peer):
+    c0 = cpu(peer.pids)
+    d = iperf(peer.addr, ["-t", str(SECONDS)])
+    c1 = cpu(peer.pids)
+    s = d["end"]["sum_received"]
+    return dict(tcp1=s["bits_per_second"] / 1e9, cpu_gb=(c1 - c0) / (s["bytes"] / 1e9))
+
+
+def udp_rate(peer, mbit):
+    d = iperf(peer.addr, ["-u", "-l", "64", "-b", f"{mbit}M", "-t", "2", "-w", "4M"])["end"]["sum"]
+    return (d["packets"] - d["lost_packets"]) / d["seconds"], d["lost_percent"]
+
+
+def pps(peer):
+    """Highest rate with at most 0.1 % loss, by bisection of the offered rate."""
+    lo, hi, best = 5.0, 250.0, 0
+    for _ in range(7):
+        mid = (lo + hi) / 2
+        c0 = cpu(peer.pids)
+        got, lost = udp_rate(peer, mid)
+        used = cpu(peer.pids) - c0
+        if lost <= 0.1:
+            lo = mid
+            if got > best:
+                best, cost = got, used / (got * 2) * 1e6
+        else:
+            hi = mid
+    return dict(pps64=best, cpu_packet=cost if best else float("nan"))
+
+
+def rtt(peer):
+    out = inside("a", f"ping -c 400 -i 0.005 {peer.addr}")
+    return dict(rtt_p50=statistics.median(float(x) for x in re.findall(r"time=([\d.]+)", out)) * 1000)
+
+
+def cold(peer):
+    if not peer.pids:
+        return {}
+    peer.stop()
+    t0 = time.monotonic()
+    peer.start()
+    return dict(cold_start=(time.monotonic() - t0) * 1000)
+
+
+UNITS = dict(tcp1="Gbit/s", cpu_gb="CPU s/GB", pps64="packets/s", cpu_packet="us CPU/packet", rtt_p50="us", cold_start="ms",
+             rss_idle="MB", rss_after="MB")
+
+
+def measure(peer, wanted):
+    r = {}
+    peer.start()
+    try:
+        time.sleep(1)
+        if peer.pids:
+            r["rss_idle"] = rss(peer.pids)
+        if {"tcp1", "cpu_gb"} & wanted:
+            r.update(tcp(peer))
+        if {"pps64", "cpu_packet"} & wanted:
+            r.update(pps(peer))
+        if "rtt_p50" in wanted:
+            r.update(rtt(peer))
+        if peer.pids:
+            r["rss_after"] = rss(peer.pids)
+        if "cold_start" in wanted:
+            r.update(cold(peer))
+    finally:
+        peer.stop()
+    return r
+
+
+def main():
+    wanted = set(sys.argv[1:] or NAMES)
+    if wanted - set(NAMES):
+        sys.exit(f"unknown: {', '.join(sorted(wanted - set(NAMES)))}; known: {' '.join(NAMES)}")
+    if os.geteuid():
+        sys.exit("the benchmark makes network namespaces, which needs root")
+    rows = {}
+    with tempfile.TemporaryDirectory() as d:
+        sh(f"{X0} lab up a-b")
+        try:
+            peers = [Bare(), Ours()]
+            if PEERS and os.access(f"{PEERS}/nebula", os.X_OK):
+                peers.append(Nebula(d))
+            else:
+                print("no peer: set PEERS to a directory with nebula and nebula-cert", file=sys.stderr)
+            peers[1].stop()
+            for k in range(ROUNDS):
+                for p in peers:
+                    for name, v in measure(p, wanted).items():
+                        rows.setdefault(name, {}).setdefault(p.name, []).append(v)
+        finally:
+            sh(f"{X0} lab down", check=False)
+    out = []
+    print(f"{'':12} {'unit':14} {'x0':>12} {'bare link':>12} {'nebula 1.12':>12} {'x0/nebula':>10}")
+    for name in NAMES:
+        if name not in wanted or name not in rows:
+            continue
+        med = {p: statistics.median(v) for p, v in rows[name].items()}
+        ours, peer = med.get("x0"), med.get("nebula")
+        ratio = ours / peer if ours and peer else None
+        out.append(dict(name=name, value=ours, unit=UNITS[name], peer="nebula 1.12, offloads, 10 MB buffers" if peer else None, peer_value=peer,
+                        ratio=ratio, bare=med.get("bare"), command=f"make bench ARGS={name}"))
+        show = lambda v: f"{v:12.2f}" if v is not None else f"{'-':>12}"
+        print(f"{name:12} {UNITS[name]:14} {show(ours)} {show(med.get('bare'))} {show(peer)} {f'{ratio:10.2f}' if ratio else '':>10}")
+    (ROOT / "build" / "bench.json").write_text(json.dumps(out, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+    main()

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * x0 debug bundle: one text file with what a bug report needs. It holds what the API tells and the ends of
+ * the logs; no key, no password and no token is ever in either, and what looks like a token or a PEM key is
+ * scrubbed all the same.
+ */
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "daemon/config.h"
+
+#ifndef X0_VERSION
+#define X0_VERSION "dev"
+#endif
+
+enum { LOG_TAIL = 64 << 10 };
+
+/* Replaces "x0t1...." words and private keys in place. */
+static void scrub(char *s)
+{
+	char *p = s, *end;
+
+	while ((p = strstr(p, "x0t1."))) {
+		for (p += 5; (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9');
+		     p++)
+			*p = '*';
+	}
+	p = s;
+	while ((p = strstr(p, "PRIVATE KEY-----"))) {
+		p += 16;
+		end = strstr(p, "-----END");
+		for (; *p && p != end; p++)
+			if (*p != '\n')
+				*p = '*';
+	}
+}
+
+static void part(FILE *f, const char *name, char *text)
+{
+	scrub(text);
+	fprintf(f, "==== %s\n%s%s", name, text, *text && text[strlen(text) - 1] == '\n' ? "" : "\n");
+}
+
+static void from_daemon(FILE *f, const struct config *cfg, const char *path)
+{
+	struct err e = { 0 };
+	yyjson_doc *d;
+	char *text = NULL;
+
+	if (cli_call_at(cfg->api_socket, "GET", path, NULL, 5, &d, &e) == 0) {
+		text = yyjson_write(d, YYJSON_WRITE_PRETTY, NULL);
+		yyjson_doc_free(d);
+	}
+	part(f, path, text ? text : e.what);
+	free(text);
+}
+
+static void tail(FILE *f, const char *dir, const char *name)
+{
+	char path[256], *text;
+	struct stat st;
+	FILE *in;
+	size_t n;
+
+	if (str_fmt(path, sizeof(path), "%s/%s.log", dir, name) < 0 || !(in = fopen(path, "re")))
+		return;
+	text = malloc(LOG_TAIL + 1);
+	if (text && fstat(fileno(in), &st) == 0 &&
+	    fseek(in, st.st_size > LOG_TAIL ? -LOG_TAIL : 0, SEEK_END) == 0) {
+		if (st.st_size <= LOG_TAIL)
+			rewind(in);
+		n = fread(text, 1, LOG_TAIL, in);
+		text[n] = 0;
+		part(f, path, text);
+	}
+	free(text);
+	fclose(in);
+}
+
+static void write_bundle(FILE *f, struct cli *c, const struct config *cfg)
+{
+	static const char *const paths[] = { "/status", "/peers", "/identity", "/doctor" };
+	static const char *const logs[] = { "daemon", "broker", "issuer" };
+	char text[512], *conf = NULL;
+	struct utsname u;
+	size_t n = 0;
+	FILE *m;
+
+	uname(&u);
+	snprintf(text, sizeof(text), "x0 %s\n%s %s %s\nconfig %s\n", X0_VERSION, u.sysname, u.release,
+		 u.machine, c->config);
+	part(f, "version", text);
+	m = open_memstream(&conf, &n);
+	if (m) {
+		config_print(cfg, m);
+		fclose(m);
+		part(f, "config", conf);
+		free(conf);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
+		from_daemon(f, cfg, paths[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(logs); i++)
+		tail(f, cfg->run_dir, logs[i]);
+}
+
+int cli_debug_bundle(struct cli *c, struct err *e)
+{
+	struct config *cfg;
+	FILE *f = stdout;
+	int rc = cli_config(c, &cfg, e);
+
+	if (rc < 0)
+		return rc;
+	if (c->argc) {
+		umask(0077);
+		f = fopen(c->argv[0], "wxe");
+		if (!f)
+			rc = err_sys(e, "cannot make %s", c->argv[0]);
+	} else if (c->json) {
+		rc = err_set(e, ERR_USAGE, "with --json the bundle needs a FILE");
+	}
+	if (rc == 0) {
+		write_bundle(f, c, cfg);
+		if (f != stdout && fclose(f))
+			rc = err_sys(e, "cannot write %s", c->argv[0]);
+	}
+	config_free(cfg);
+	if (rc == 0 && c->json)
+		cli_reply(c, "DebugBundle");
+	return rc;
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: lab
+ *
+ * Hosts as network namespaces on this machine, each with a running x0: for the demo, for tests and for trying
+ * things by hand. A namespace is called x0l-<host>, an underlay interface u-<peer>, everything else lives
+ * below LAB_DIR, so that `lab_down()` finds what an earlier run left, even after a crash. It ends only
+ * processes inside these namespaces.
+ *
+ * Links are veth pairs with addresses 10.77.<link>.1 and .2. iproute2's `ip` makes them; capture and
+ * injection are our own packet sockets.
+ */
+#ifndef X0_LAB_LAB_H
+#define X0_LAB_LAB_H
+
+#include <sys/types.h>
+
+#include "base/base.h"
+
+#define LAB_DIR	   "/run/x0-lab"
+#define LAB_DOMAIN "lab.test"
+
+enum { LAB_HOSTS = 16, LAB_LINKS = 64, LAB_NAME = 8, LAB_OUT = 65536 };
+
+struct lab_link {
+	unsigned a, b; /* hosts */
+	unsigned mtu;  /* of the veth, 0: 1500 */
+};
+
+struct lab {
+	char x0[256]; /* path of the binary to run */
+	unsigned nhosts, nlinks;
+	char host[LAB_HOSTS][LAB_NAME];
+	struct lab_link link[LAB_LINKS];
+};
+
+/* Parses "a-b a-c b-c": hosts appear as they are named. */
+int lab_parse(const char *links, struct lab *ret, struct err *e);
+/* Namespaces and links only. */
+int lab_make(const struct lab *lab, struct err *e);
+/* The first host becomes the authority, the others join by token; all daemons are up when this returns. */
+int lab_start(const struct lab *lab, struct err *e);
+/* Ends everything below LAB_DIR and all namespaces x0l-*; fine when there is nothing. */
+int lab_down(const char *x0, struct err *e);
+/* Hosts of the running lab, from LAB_DIR; the number, or an error. */
+int lab_list(char (*ret)[LAB_NAME], unsigned cap, struct err *e);
+
+void lab_ns(const char *host, char to[32]);	/* name of its namespace */
+void lab_config(const char *host, char to[64]); /* path of its x0.yaml */
+/* Underlay address of `of` on the link it shares with `from`: "10.77.k.n"; ERR_NOT_FOUND if they share none.
+ */
+int lab_underlay(const struct lab *lab, const char *from, const char *of, char to[24]);
+
+/* ---- running things inside a host ---- */
+/* Enters the host's network namespace: for a forked child only. */
+int lab_enter(const char *host, struct err *e);
+/* Runs argv (NULL-terminated) inside the host (NULL: here); stdout to out (NUL-terminated, cut at cap),
+ * stderr to the error's sentence. ERR_TIMEOUT after timeout_ms; ERR_FAILED with what it said if its exit
+ * status is not 0. */
+int lab_run(const char *host, const char *const *argv, unsigned timeout_ms, char *out, size_t cap,
+	    struct err *e);
+/* The same for x0 with the host's config: lab_x0(lab, "a", out, cap, e, "peers", "--json", NULL). */
+int lab_x0(const struct lab *lab, const char *host, char *out, size_t cap, struct err *e, ...)
+	__attribute__((sentinel));
+/* A socket that lives in the host's namespace, made without leaving a trace in the caller's; close-on-exec.
+ */
+int lab_socket(const char *host, int family, int type, struct err *e);
+/* Process ID of the host's daemon; 0 if it does not run. */
+pid_t lab_daemon_pid(const char *host);
+
+/* ---- capture and injection: packet sockets inside a host ---- */
+struct cap_frame {
+	uint16_t n;
+	uint8_t p[2048]; /* from the Ethernet header (underlay) or the IP header (TUN); longer frames are cut
+			  */
+};
+struct cap {
+	int fd;
+	unsigned frames;    /* seen so far */
+	unsigned hits;	    /* of these, frames that contain the needle */
+	const void *needle; /* NULL: none */
+	size_t needle_n;
+	struct cap_frame *keep; /* first `room` frames that keep_if() wants */
+	unsigned room, kept;
+	bool (*keep_if)(const struct cap_frame *f);
+};
+int cap_open(struct cap *c, const char *host, const char *ifname, struct err *e);
+void cap_drain(struct cap *c); /* takes what is there */
+void cap_close(struct cap *c);
+/* Sends whole Ethernet frames out of the interface; the number sent. */
+int cap_inject(const char *host, const char *ifname, const struct cap_frame *f, unsigned n, struct err *e);
+
+/* ---- demo ---- */
+struct demo_opts {
+	bool once; /* take the lab down at the end */
+	bool json, colour;
+	const char *scene; /* NULL: all */
+};
+/* Runs it in a child, so that a crash still cleans up. 0, ERR_CHECK if a scene failed, or why it could not
+ * run. */
+int demo_run(const char *x0, const struct demo_opts *o, struct err *e);
+
+#endif

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+import os, sys
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+import lab as L  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    here = os.path.dirname(__file__)
+    why = None
+    if os.geteuid():
+        why = "needs root"
+    elif not os.path.exists("/dev/net/tun"):
+        why = "needs /dev/net/tun"
+    elif not os.path.exists(L.X0):
+        why = f"{L.X0} is not built"
+    for i in items:
+        if why and str(i.fspath).startswith(here):
+            i.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.fixture
+def make_lab():
+    L.cleanup()
+    labs = []
+
+    def make(*names):
+        labs.append(L.Lab(names))
+        return labs[-1]
+    try:
+        yield make
+    finally:
+        for x in labs:
+            x.close()
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two linked hosts that a module's tests share; they leave it as they found it."""
+    L.cleanup()
+    x = L.Lab(["node-a", "node-b"])
+    try:
+        L.mesh(x)
+        yield x.hosts
+    finally:
+        x.close()
