@@ -38,9 +38,6 @@ DEV="libc6-dev libgcc-14-dev linux-libc-dev libssl-dev openssl libevent-dev libm
 # Of trixie-backports, without their dependencies, which are all in DEV.
 NGTCP2="libngtcp2-16 libngtcp2-dev libngtcp2-crypto-ossl0 libngtcp2-crypto-ossl-dev"
 
-# Only one program of this package is wanted, and its own installation would make a user and start a server.
-PROMTOOL=prometheus
-
 say() { printf 'set-up: %s\n' "$*" >&2; }
 die() { # what failed, what to do
 	say "FAILED at step '$STEP': $1"
@@ -95,8 +92,9 @@ fail() {
 # shellcheck disable=SC1091
 . /etc/os-release
 case ${ID:-}-${VERSION_ID:-} in
-debian-12) SYSROOT=$PREFIX/sysroot ;;
-debian-13) SYSROOT= ;;
+# PROMTOOL: the package it is in. Only that program is taken; installing prometheus would start a server.
+debian-12) SYSROOT=$PREFIX/sysroot PROMTOOL=prometheus ;;
+debian-13) SYSROOT= PROMTOOL=promtool ;;
 *) die "this is ${PRETTY_NAME:-unknown}, not Debian 12 or 13" 'build in a Debian 12 or 13 container or virtual machine' ;;
 esac
 ARCH=$(dpkg --print-architecture)

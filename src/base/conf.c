@@ -81,7 +81,7 @@ static bool nearest_sibling(const struct conf_schema *s, const char *prefix, con
 		n++;
 	}
 	near = str_nearest(name, list, n);
-	return near && str_fmt(to, cap, "%s%s", prefix, near) > 0;
+	return near && str_fmt(to, cap, "%s%s", prefix, near) == 0;
 }
 
 /* A key of that name elsewhere: people forget the map around it. */
