@@ -9,11 +9,9 @@ mirror_lines() {
 	local sites label=$1 path=$2 u s
 	shift 2
 	# shellcheck disable=SC2016 # these are apt's
-	sites=$(apt-get indextargets --format '$(SITE) $(LABEL)' 'Created-By: Packages' |
-		awk -v l="$label" '$2 == l && NF == 2 {print $1}' | sort -u)
-	# shellcheck disable=SC2016
-	[ -n "$sites" ] ||
-		sites=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -E "$path/?\$" | sort -u || true)
+	[ -n "${APT_SITES:-}" ] || APT_SITES=$(apt-get indextargets --format '$(SITE) $(LABEL)' 'Created-By: Packages')
+	sites=$(awk -v l="$label" '$2 == l && NF == 2 { print $1 }' <<<"$APT_SITES" | sort -u)
+	[ -n "$sites" ] || sites=$(awk -v p="$path/?\$" '$1 ~ p { print $1 }' <<<"$APT_SITES" | sort -u)
 	for u in $sites; do
 		for s in "$@"; do echo "deb [signed-by=$KEYRING] $u $s main"; done
 	done

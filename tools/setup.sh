@@ -54,7 +54,8 @@ step() { # name function: runs it quietly, shows how long it took, and the tail 
 	rc=$?
 	set -e
 	if [ $rc -ne 0 ]; then
-		tail -n 15 "$WORK/log" | sed 's/^/    /' >&2
+		grep -v -E '^set-up-(error|remedy):|^set-up: failed command: (return|fail) ' "$WORK/log" | tail -n 15 |
+			sed 's/^/    /' >&2
 		remedy
 		exit 1
 	fi
@@ -64,7 +65,7 @@ step() { # name function: runs it quietly, shows how long it took, and the tail 
 remedy() { # guess from the log which package it was and what would help
 	local what fix
 	what=$(sed -n -E 's/^(E|W): (Unable to locate package|Failed to fetch|Package) //p; s/^set-up-error: //p' "$WORK/log" |
-		head -n 3 | tr '\n' ' ')
+		head -n 3 | paste -s -d ' ')
 	fix=$(sed -n 's/^set-up-remedy: //p' "$WORK/log" | tail -n 1)
 	if [ -z "$fix" ]; then
 		if grep -q -E 'Could not (resolve|connect)|Temporary failure|timed out' "$WORK/log"; then
@@ -94,7 +95,7 @@ fail() {
 case ${ID:-}-${VERSION_ID:-} in
 # PROMTOOL: the package it is in. Only that program is taken; installing prometheus would start a server.
 debian-12) SYSROOT=$PREFIX/sysroot PROMTOOL=prometheus ;;
-debian-13) SYSROOT= PROMTOOL=promtool ;;
+debian-13) SYSROOT='' PROMTOOL=promtool ;;
 *) die "this is ${PRETTY_NAME:-unknown}, not Debian 12 or 13" 'build in a Debian 12 or 13 container or virtual machine' ;;
 esac
 ARCH=$(dpkg --print-architecture)
@@ -138,10 +139,17 @@ if [ "${X0_REFRESH:-0}" != 1 ] && ready; then
 	say "ready in $PREFIX"
 	exit 0
 fi
-WORK=$(mktemp -d "${TMPDIR:-/tmp}/x0-setup.XXXXXX")
-rm -rf "$PREFIX"/*.new "$PREFIX"/*.old
-trap 'rm -rf "$WORK" "$PREFIX"/*.new "$PREFIX"/*.old' EXIT
+WORK=$PREFIX/work.new
+GUARD=/usr/sbin/policy-rc.d
+GUARD_MARK='# of tools/setup.sh, which removes it'
+clean() { # at the end, and at the start what a killed run left
+	rm -rf "$PREFIX"/*.new "$PREFIX"/*.old
+	if grep -q -s -F "$GUARD_MARK" $GUARD; then rm -f $GUARD; fi
+}
+trap clean EXIT
 trap 'exit 130' INT TERM HUP
+clean
+mkdir "$WORK"
 START=$SECONDS
 
 # ------------------------------------------------------------------------------------------------------------- steps
@@ -160,11 +168,9 @@ install_tools() {
 	want=$(missing)
 	[ -n "$want" ] || return 0
 	# Daemons that come along (iperf3) must not be started by us; the guard goes away with us.
-	local guard=/usr/sbin/policy-rc.d
-	if [ ! -e $guard ]; then
-		trap 'rm -f /usr/sbin/policy-rc.d' EXIT # of this step, which is a subshell
-		printf '#!/bin/sh\nexit 101\n' >$guard
-		chmod 755 $guard
+	if [ ! -e $GUARD ]; then
+		printf '#!/bin/sh\n%s\nexit 101\n' "$GUARD_MARK" >$GUARD
+		chmod 755 $GUARD
 	fi
 	local rc=0
 	# shellcheck disable=SC2086

@@ -124,7 +124,7 @@ int proc_end(const char *dir, const char *name, unsigned ms, struct err *e)
 	}
 	if (fd >= 0)
 		close(fd);
-	if (rc == 0 && pid_path(dir, name, "pid", path) > 0)
+	if (rc == 0 && pid_path(dir, name, "pid", path) >= 0)
 		unlink(path);
 	return rc;
 }

@@ -451,6 +451,16 @@ int api_listen_unix(const char *path, uint32_t uid, uint32_t gid, int *ret_fd, s
 	return rc;
 }
 
+/* A daemon that was killed a moment ago may still be on its way out with the port. */
+static int bind_soon(int fd, const struct sockaddr *sa, socklen_t n)
+{
+	int rc = -1;
+
+	for (int i = 0; i < 100 && (rc = bind(fd, sa, n)) < 0 && errno == EADDRINUSE; i++)
+		usleep(10 * 1000);
+	return rc;
+}
+
 int api_listen_tcp(const struct endpoint *at, int *ret_fd, struct err *e)
 {
 	int family = endpoint_is_v4(at) ? AF_INET : AF_INET6, one = 1, rc = 0;
@@ -462,7 +472,7 @@ int api_listen_tcp(const struct endpoint *at, int *ret_fd, struct err *e)
 	if (fd < 0)
 		return err_sys(e, "cannot make a socket");
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(fd, (struct sockaddr *)&ss, n) < 0 || listen(fd, 64) < 0) {
+	if (bind_soon(fd, (struct sockaddr *)&ss, n) < 0 || listen(fd, 64) < 0) {
 		rc = err_sys(e, "cannot listen on %s for metrics", endpoint_text(at, text));
 		err_todo(e, "set metrics.listen to a free loopback port, or to off");
 		close(fd);

@@ -245,6 +245,19 @@ static int serve(struct issuer *is, struct err *e)
 	return rc;
 }
 
+/* An issuer that was killed a moment ago may still be on its way out with the lock. */
+static int open_authority(struct issuer *is, const struct config *cfg, const char *password, struct err *e)
+{
+	int rc = ERR_CONFLICT;
+
+	for (int i = 0; i < 100 && rc == ERR_CONFLICT; i++) {
+		if (i)
+			usleep(10 * 1000);
+		rc = authority_open(cfg->authority_dir, password, &is->a, e);
+	}
+	return rc;
+}
+
 int issuer_main(const struct config *cfg, struct err *e)
 {
 	struct issuer *is = calloc(1, sizeof(*is));
@@ -261,7 +274,7 @@ int issuer_main(const struct config *cfg, struct err *e)
 	rng_init_system(&is->rng);
 	snprintf(is->backup_path, sizeof(is->backup_path), "%s/backup.out", cfg->authority_dir);
 	rc = enter(is, cfg, &password, e);
-	rc = rc ? rc : authority_open(cfg->authority_dir, password, &is->a, e);
+	rc = rc ? rc : open_authority(is, cfg, password, e);
 	if (password)
 		secret_wipe(password, strlen(password));
 	free(password);

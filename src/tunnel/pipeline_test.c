@@ -609,6 +609,39 @@ static void congestion_marks_pass(void **state)
 	pipe_down(&p);
 }
 
+/* Where the kernel or the card cannot cut, frames leave one by one; a socket that takes none loses and counts
+ * them. */
+static void without_segmentation(void **state)
+{
+	struct pipe_lab p;
+	struct virtio_net_hdr v;
+	struct pkt_spec s;
+	struct txb *b;
+	size_t n;
+	int fd;
+
+	(void)state;
+	pipe_up(&p, 1452);
+	pipe_session(&p, SIDES, 1);
+	connect_directly(&p);
+	b = &p.dp[SIDE_A]->worker[0].txb;
+	fd = b->fd;
+	s = spec(&p, true, TCP_ACK, 13000);
+	for (int i = 0; i < 3; i++) {
+		n = pkt_make(&s, buf);
+		pkt_offload(buf, n, 1300, &v);
+		b->gso = i > 0;
+		b->fd = i < 2 ? fd : -1;
+		pipe_write(&p, SIDE_A, &v, buf, n);
+		pipe_turn(&p, SIDE_A);
+		pipe_turn(&p, SIDE_B);
+	}
+	b->fd = fd;
+	assert_int_equal(pipe_counters(&p, SIDE_B).rx_packets, 20);
+	assert_int_equal(pipe_counters(&p, SIDE_A).drop_send, 10);
+	pipe_down(&p);
+}
+
 /* The kernel steers a batch by its first frame: what belongs to another worker is handed over. */
 static void wrong_worker(void **state)
 {
@@ -707,6 +740,7 @@ int main(void)
 		cmocka_unit_test(spent_keys_stop),
 		cmocka_unit_test(congestion_marks_pass),
 		cmocka_unit_test(wrong_worker),
+		cmocka_unit_test(without_segmentation),
 		cmocka_unit_test(bad_calls),
 	};
 

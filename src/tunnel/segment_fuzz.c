@@ -11,13 +11,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void write_out(void *arg, const struct iovec *iov, unsigned niov, unsigned packets)
 {
 	size_t *total = arg, n = 0;
-	static volatile uint8_t sink;
 
 	for (unsigned i = 0; i < niov; i++) {
 		const uint8_t *p = iov[i].iov_base;
 
 		for (size_t k = 0; k < iov[i].iov_len; k += 64)
-			sink = p[k];
+			(void)*(const volatile uint8_t *)(p + k); /* the sanitizer looks */
 		n += iov[i].iov_len;
 	}
 	if (n > VNET_LEN + UINT16_MAX || packets == 0)
