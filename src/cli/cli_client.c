@@ -152,7 +152,7 @@ static int code_of(const char *name)
 
 static int parse(char *text, size_t n, yyjson_doc **ret, struct err *e)
 {
-	char *body = strstr(text, "\r\n\r\n");
+	char *body = text ? strstr(text, "\r\n\r\n") : NULL;
 	int status = 0;
 	yyjson_doc *d;
 	yyjson_val *root;

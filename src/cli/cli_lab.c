@@ -89,8 +89,8 @@ int cli_lab_exec(struct cli *c, struct err *e)
 	char config[64], *argv[64] = { NULL };
 	int rc;
 
-	if (c->argc > (int)ARRAY_SIZE(argv))
-		return err_set(e, ERR_USAGE, "a command of more than %zu words", ARRAY_SIZE(argv) - 1);
+	if (c->argc < 2 || c->argc > (int)ARRAY_SIZE(argv))
+		return err_set(e, ERR_USAGE, "a command has 1 to %zu words", ARRAY_SIZE(argv) - 1);
 	for (int i = 1; i < c->argc; i++)
 		argv[i - 1] = c->argv[i];
 	rc = lab_enter(c->argv[0], e);

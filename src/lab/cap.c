@@ -81,11 +81,13 @@ int cap_inject(const char *host, const char *ifname, const struct cap_frame *f, 
 		return fd;
 	for (unsigned i = 0; i < n; i++)
 		for (int tries = 0; tries < 100; tries++) {
-			if (send(fd, f[i].p, f[i].n, 0) == f[i].n) {
+			ssize_t k = send(fd, f[i].p, f[i].n, 0);
+
+			if (k == f[i].n) {
 				sent++;
 				break;
 			}
-			if (errno != EAGAIN && errno != ENOBUFS)
+			if (k >= 0 || (errno != EAGAIN && errno != ENOBUFS))
 				break;
 			usleep(1000);
 		}

@@ -311,7 +311,7 @@ static int scene_replay(struct demo *d, struct scene_result *r, struct err *e)
 	if (rc == 0)
 		cap_drain(&wire);
 	/* Only those a sent: their source is a's end, their Ethernet source the same as the first's. */
-	for (unsigned i = 0; rc == 0 && i < wire.kept; i++) {
+	for (unsigned i = 0; rc == 0 && kept && i < wire.kept; i++) {
 		struct cap_frame f = kept[i];
 
 		if (f.p[29] != 1) /* 10.77.k.1 is a */

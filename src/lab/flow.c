@@ -129,8 +129,9 @@ int flow_tcp(const char *from, const char *to, const char *addr, unsigned ms, do
 	if (rx == 0) {
 		int l = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-		setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-		if (bind(l, (struct sockaddr *)&ss, len) != 0 || listen(l, 1) != 0 ||
+		if (l >= 0)
+			setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+		if (l < 0 || bind(l, (struct sockaddr *)&ss, len) != 0 || listen(l, 1) != 0 ||
 		    write(report[1], "r", 1) != 1)
 			_exit(1);
 		tcp_receive(l, report[1]);
@@ -248,7 +249,7 @@ int flow_ping(const char *from, const char *to, const char *addr, unsigned inter
 	if (server == 0) {
 		int s = socket(ss.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
-		if (bind(s, (struct sockaddr *)&ss, len) != 0 || write(sync[1], "r", 1) != 1)
+		if (s < 0 || bind(s, (struct sockaddr *)&ss, len) != 0 || write(sync[1], "r", 1) != 1)
 			_exit(1);
 		echo_serve(s);
 	}

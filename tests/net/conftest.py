@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-import os, sys
+import fcntl, os, sys
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -20,8 +20,16 @@ def pytest_collection_modifyitems(items):
             i.add_marker(pytest.mark.skip(reason=why))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def alone():
+    """The namespaces' names belong to one run at a time on a machine."""
+    with open("/run/lock/x0t", "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture
-def make_lab():
+def make_lab(alone):
     L.cleanup()
     labs = []
 
@@ -36,7 +44,7 @@ def make_lab():
 
 
 @pytest.fixture(scope="module")
-def pair():
+def pair(alone):
     """Two linked hosts that a module's tests share; they leave it as they found it."""
     L.cleanup()
     x = L.Lab(["node-a", "node-b"])

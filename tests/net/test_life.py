@@ -100,7 +100,7 @@ def test_a_pid_of_somebody_else_is_left_alone(make_lab):
 
 def test_renewal_loses_no_packet(make_lab):
     a, b = L.mesh(make_lab("node-a", "node-b"), FAST)
-    wait = steady(a, b.overlay(), 14)
+    wait, bare = steady(a, b.overlay(), 14), steady(a, b.addr, 14)
     keys, seen = set(), set()
     for _ in range(14):
         keys.add(a.json("identity", "show")["link"]["key_sha256"])
@@ -109,7 +109,9 @@ def test_renewal_loses_no_packet(make_lab):
     n, got = wait()
     assert len(keys) >= 2 and len(seen) >= 2, "both nodes renewed"
     assert len(got) == n, f"lost {sorted(set(range(1, n + 1)) - set(got))}"
-    assert sorted(got.values())[-1] < 50
+    # None late, unless the machine itself stood still: then the bare link shows it too.
+    late, stall = max(got.values()), max(bare()[1].values())
+    assert late < max(50, 4 * stall), f"{late} ms late, {stall} ms on the bare link"
 
 
 def test_renew_now_and_after_the_issuer_was_away(make_lab):
