@@ -36,7 +36,7 @@ files() { # find's tests...
 }
 c_sources() { files -path './src/*.[ch]' -o -path './tests/*.[ch]' -o -path './tools/*.[ch]'; }
 # What is part of the programs.
-program_sources() { files -path './src/*.c' | grep -v -E '_(test|fuzz)\.c$|\.bpf\.c$'; }
+program_sources() { files -path './src/*.c' | grep -v -E '_(test|fuzz)\.c$|\.bpf\.c$|/tunnel/(dp|pipe)_lab\.c$'; }
 
 warnings() { # the normal build, with -Werror
 	tools/configure.sh build "$prefix/x0.ini" && ninja -C build

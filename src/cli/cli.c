@@ -191,7 +191,7 @@ static int parse(struct cli *c, int argc, char **argv, struct err *e)
 		if (!c->cmd && nwords) {
 			/* The path is complete when no longer path starts with these words. */
 			for (size_t k = 0; k < cli_ncmds; k++)
-				if ((depth = path_matches(cli_cmds[k].path, nwords, argv)) == nwords)
+				if (path_matches(cli_cmds[k].path, nwords, argv) == nwords)
 					c->cmd = &cli_cmds[k];
 		}
 		if (!strcmp(argv[i], "--")) {

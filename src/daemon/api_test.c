@@ -116,9 +116,13 @@ static int get(const char *request)
 static void echo(void **state)
 {
 	(void)state;
-	assert_int_equal(get("POST /echo/x?a=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody"), 200);
-	assert_non_null(strstr(answer, "{\"api\":\"x0/v1\",\"kind\":\"Echo\",\"ok\":true,\"method\":\"POST\",\"path\":\"/echo/x\","
-				       "\"query\":\"a=b\",\"body\":\"body\"}"));
+	assert_int_equal(get("POST /echo/x?a=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: "
+			     "4\r\n\r\nbody"),
+			 200);
+	assert_non_null(strstr(
+		answer,
+		"{\"api\":\"x0/v1\",\"kind\":\"Echo\",\"ok\":true,\"method\":\"POST\",\"path\":\"/echo/x\","
+		"\"query\":\"a=b\",\"body\":\"body\"}"));
 	assert_non_null(strstr(answer, "Content-Type: application/json"));
 	assert_non_null(strstr(answer, "no-store"));
 }
@@ -129,12 +133,14 @@ static void problem(void **state)
 	assert_int_equal(get("GET /err HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), 409);
 	assert_non_null(strstr(answer, "application/problem+json"));
 	assert_non_null(strstr(answer, "\"status\":409"));
-	assert_non_null(strstr(answer, "\"code\":\"conflict\",\"message\":\"no \\\"good\\\"\",\"todo\":\"do it\""));
+	assert_non_null(
+		strstr(answer, "\"code\":\"conflict\",\"message\":\"no \\\"good\\\"\",\"todo\":\"do it\""));
 }
 
 static void keep_alive(void **state)
 {
-	static const char two[] = "GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+	static const char two[] =
+		"GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
 	(void)state;
 	assert_int_equal(get(two), 200);
@@ -156,15 +162,16 @@ static void limits(void **state)
 	memset(big + n, 'a', API_PATH);
 	strcpy(big + n + API_PATH, " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
 	assert_int_equal(get(big), 414);
-	n = snprintf(big, sizeof(big), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", API_BODY + 1);
+	n = snprintf(big, sizeof(big), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n",
+		     API_BODY + 1);
 	memset(big + n, 'b', API_BODY + 1);
 	assert_int_equal(talk(big, (size_t)n + API_BODY + 1), 413);
 	assert_int_equal(get("PATCH / HTTP/1.1\r\nHost: x\r\n\r\n"), 501);
 	assert_int_equal(get("GET /ok HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), 200);
 }
 
-/* Requests beyond API_PENDING are told to come again; those that wait are answered in the end; a client that goes away
- * while its request is under way harms nobody. */
+/* Requests beyond API_PENDING are told to come again; those that wait are answered in the end; a client that
+ * goes away while its request is under way harms nobody. */
 static void full(void **state)
 {
 	static const char hold[] = "GET /hold HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -228,8 +235,9 @@ static void statuses(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(echo), cmocka_unit_test(problem), cmocka_unit_test(keep_alive), cmocka_unit_test(limits),
-		cmocka_unit_test(full), cmocka_unit_test(garbage), cmocka_unit_test(statuses),
+		cmocka_unit_test(echo),	    cmocka_unit_test(problem), cmocka_unit_test(keep_alive),
+		cmocka_unit_test(limits),   cmocka_unit_test(full),    cmocka_unit_test(garbage),
+		cmocka_unit_test(statuses),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

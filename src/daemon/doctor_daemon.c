@@ -5,7 +5,7 @@
 
 #include "daemon/control.h"
 
-enum { CLOCK_FINE_S = 300 };
+#define CLOCK_FINE_S 300.0
 
 /* The unreachable route of last resort, as `ip -6 route` would show it; the file has one line a route. */
 static int unreachable_route(const uint8_t prefix[16])

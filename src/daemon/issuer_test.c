@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The issuer's answers, and the client that asks for them over a socket, with everything that can go wrong. */
+/* The issuer's answers, and the client that asks for them over a socket, with everything that can go wrong.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -297,7 +298,8 @@ static void on_accept(void *arg, int fd, unsigned events)
 	struct server *s = arg;
 
 	(void)events;
-	assert_int_equal(loop_io_add(s->loop, &s->c, accept(fd, NULL, NULL), LOOP_READ, on_server_read, s, NULL), 0);
+	assert_int_equal(
+		loop_io_add(s->loop, &s->c, accept(fd, NULL, NULL), LOOP_READ, on_server_read, s, NULL), 0);
 }
 
 /* Two calls, one answer of the server, then it hangs up at the next bytes. */
@@ -332,18 +334,20 @@ static void client_case(const void *say, size_t n, int code0, const char *body)
 static void client(void **state)
 {
 	static const uint8_t fine[] = { 0, ISS_REPLY, 0, 0, 0, 10, 0, 0, 0, 1, 0, 0, 0, 0, 'o', 'k' };
-	static const uint8_t refused[] = { 0, ISS_REPLY, 0, 0, 0, 12, 0, 0, 0, 1, 0, 0, 0, 5, 'n', 0, 't', 0 };
+	static const uint8_t refused[] = {
+		0, ISS_REPLY, 0, 0, 0, 12, 0, 0, 0, 1, 0, 0, 0, 5, 'n', 0, 't', 0
+	};
 	static const uint8_t other[] = { 0, 9, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 0 };
-	static const uint8_t huge[] = { 0, ISS_REPLY, 0xff, 0xff, 0xff, 0xff };
+	static const uint8_t huge[] = { 0, ISS_REPLY, 0xff, 0xff, 0xff, 0xff, 0 };
 	static const uint8_t brief[] = { 0, ISS_REPLY, 0, 0, 0, 2, 0, 0 };
 
 	(void)state;
-	puts("f");client_case(fine, sizeof(fine), 0, "ok");
+	client_case(fine, sizeof(fine), 0, "ok");
 	client_case(refused, sizeof(refused), ERR_DENIED, NULL);
-	puts("o");client_case(other, sizeof(other), ERR_UNREACHABLE, NULL);
-	puts("h");client_case(huge, sizeof(huge), ERR_UNREACHABLE, NULL);
-	puts("b");client_case(brief, sizeof(brief), ERR_UNREACHABLE, NULL);
-	puts("n");client_case(NULL, 0, ERR_UNREACHABLE, NULL);
+	client_case(other, sizeof(other), ERR_UNREACHABLE, NULL);
+	client_case(huge, sizeof(huge), ERR_UNREACHABLE, NULL);
+	client_case(brief, sizeof(brief), ERR_UNREACHABLE, NULL);
+	client_case(NULL, 0, ERR_UNREACHABLE, NULL);
 }
 
 static void client_limits(void **state)
@@ -399,9 +403,9 @@ static void texts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(token),   cmocka_unit_test(bundles), cmocka_unit_test(roots),  cmocka_unit_test(nodes),
-		cmocka_unit_test(backups), cmocka_unit_test(hostile), cmocka_unit_test(client), cmocka_unit_test(client_limits),
-		cmocka_unit_test(texts),
+		cmocka_unit_test(token),  cmocka_unit_test(bundles),	   cmocka_unit_test(roots),
+		cmocka_unit_test(nodes),  cmocka_unit_test(backups),	   cmocka_unit_test(hostile),
+		cmocka_unit_test(client), cmocka_unit_test(client_limits), cmocka_unit_test(texts),
 	};
 	int rc = cmocka_run_group_tests(tests, setup, teardown);
 

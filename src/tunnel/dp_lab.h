@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* For tests and dp_bench: two network namespaces joined by a veth pair, a data path with fixed keys in each.
+/* For tests: two network namespaces joined by a veth pair, a data path with fixed keys in each.
  */
 #ifndef X0_TUNNEL_DP_LAB_H
 #define X0_TUNNEL_DP_LAB_H
