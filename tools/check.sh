@@ -35,8 +35,10 @@ files() { # find's tests...
 	find . \( -name .git -o -name 'build*' -type d -path './build*' \) -prune -o -type f \( "$@" \) -print | sort
 }
 c_sources() { files -path './src/*.[ch]' -o -path './tests/*.[ch]' -o -path './tools/*.[ch]'; }
-# What is part of the programs.
-program_sources() { files -path './src/*.c' | grep -v -E '_(test|fuzz)\.c$|\.bpf\.c$|/tunnel/(dp|pipe)_lab\.c$'; }
+# Those of the programs, without tests and what only tests use.
+program_sources() {
+	tools/configure.sh build-tidy "$prefix/x0-clang.ini" && tools/program-sources.sh build-tidy
+}
 
 warnings() { # the normal build, with -Werror
 	tools/configure.sh build "$prefix/x0.ini" && ninja -C build
@@ -59,7 +61,7 @@ tidy() {
 	for a in -Xclang -analyzer-config -Xclang max-nodes=30000; do run+=("--extra-arg=$a"); done
 	"${run[@]}" src/base/err.c || return 1 # defines what analyzer.h redefines
 	run+=(--extra-arg=-include "--extra-arg=$PWD/tools/analyzer.h")
-	program_sources | grep -v '^./src/base/err.c$' | xargs -r -P "$jobs" -n 3 "${run[@]}" 2>&1 |
+	program_sources | grep -v '^src/base/err.c$' | xargs -r -P "$jobs" -n 3 "${run[@]}" 2>&1 |
 		grep -v -E '^(\[[0-9]+/[0-9]+\] Processing|[0-9]+ warnings? )'
 	return "${PIPESTATUS[2]}"
 }
