@@ -21,6 +21,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 X0 = str(ROOT / "build" / "x0")
+UDPLOAD = str(ROOT / "build" / "udpload")
 PEERS = os.environ.get("PEERS", "")
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 SECONDS = int(os.environ.get("SECONDS_EACH", "4"))
@@ -138,26 +139,33 @@ def tcp(peer):
     return dict(tcp1=s["bits_per_second"] / 1e9, cpu_gb=(c1 - c0) / (s["bytes"] / 1e9))
 
 
-def udp_rate(peer, mbit):
-    d = iperf(peer.addr, ["-u", "-l", "64", "-b", f"{mbit}M", "-t", "2", "-w", "4M"])["end"]["sum"]
-    return (d["packets"] - d["lost_packets"]) / d["seconds"], d["lost_percent"]
+def udp_rate(peer, rate):
+    """64-byte packets offered at that rate for 2 s; what arrived per second, and the share lost in percent."""
+    server = sp.Popen(["ip", "netns", "exec", "x0l-b", UDPLOAD, "recv", peer.addr, "2.5"], text=True, stdout=sp.PIPE)
+    time.sleep(0.1)
+    sent = json.loads(inside("a", f"{UDPLOAD} send {peer.addr} 64 {rate:.0f} 2"))
+    got = json.loads(server.communicate()[0])
+    return got["packets"] / got["seconds"], 100 * (1 - got["packets"] / sent["packets"]), sent["packets"] / sent["seconds"]
 
 
 def pps(peer):
-    """Highest rate with at most 0.1 % loss, by bisection of the offered rate."""
-    lo, hi, best = 5.0, 250.0, 0
-    for _ in range(7):
-        mid = (lo + hi) / 2
-        c0 = cpu(peer.pids)
-        got, lost = udp_rate(peer, mid)
-        used = cpu(peer.pids) - c0
-        if lost <= 0.1:
-            lo = mid
-            if got > best:
-                best, cost = got, used / (got * 2) * 1e6
-        else:
-            hi = mid
-    return dict(pps64=best, cpu_packet=cost if best else float("nan"))
+    """Highest rate with at most 0.1 % loss, by bisection of the offered rate; a rate counts if two of three tries hold."""
+    lo, hi, best, cost = 20e3, 1e6, 0, float("nan")
+    while hi / lo > 1.06:
+        mid, held = (lo * hi) ** 0.5, 0
+        for k in range(3):
+            c0 = cpu(peer.pids)
+            got, lost, offered = udp_rate(peer, mid)
+            used = cpu(peer.pids) - c0
+            # A generator that cannot offer it holds nothing.
+            if lost <= 0.1 and offered > 0.97 * mid:
+                held += 1
+                if got > best:
+                    best, cost = got, used / (got * 2) * 1e6
+            if held == 2 or k - held == 1:
+                break
+        lo, hi = (mid, hi) if held == 2 else (lo, mid)
+    return dict(pps64=best, cpu_packet=cost)
 
 
 def rtt(peer):
