@@ -20,6 +20,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/service.h"
 #include "broker/broker_int.h"
 
 #ifndef X0_VERSION
@@ -172,10 +173,12 @@ static int serve(const struct broker_options *o, struct err *e)
 	stop = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (stop < 0)
 		return err_sys(e, "cannot make a signalfd");
-	rc = broker_listen(o, &fd, e);
+	rc = service_open(e);
+	rc = rc ? rc : broker_listen(o, &fd, e);
 	if (!rc) {
 		rc = broker_harden(e);
 		if (!rc) {
+			service_ready();
 			log_info("broker", "ready", LS("socket", o->socket), LU("uid", o->uid));
 			rc = broker_serve(o, fd, stop, e);
 		}

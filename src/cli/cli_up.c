@@ -3,7 +3,9 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -136,6 +138,27 @@ static int wait_ready(const struct config *cfg, uint64_t until, struct err *e)
 	}
 }
 
+/* A broker that answers and is not ours was started by a service manager: whose processes end and whose
+ * sockets go is its business. */
+static int not_managed(const struct config *cfg, const char *verb, struct err *e)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd, rc;
+
+	if (proc_find(cfg->run_dir, "broker") ||
+	    str_fmt(sa.sun_path, sizeof(sa.sun_path), "%s", cfg->broker_socket) < 0)
+		return 0;
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_sys(e, "cannot make a socket");
+	rc = connect(fd, (struct sockaddr *)&sa, sizeof(sa));
+	close(fd);
+	if (rc < 0)
+		return 0;
+	err_set(e, ERR_CONFLICT, "x0-broker runs, but x0 up did not start it");
+	return err_todo(e, "if systemd did: systemctl %s x0", verb);
+}
+
 /* What can be said before anything is started. */
 static int check_before(const struct config *cfg, struct err *e)
 {
@@ -169,6 +192,7 @@ static int up(struct cli *c, const struct config *cfg, uint64_t until, struct er
 			return err_sys(e, "cannot find %s", c->config);
 		c->config = config;
 	}
+	rc = rc ? rc : not_managed(cfg, "start", e);
 	rc = rc ? rc : check_before(cfg, e);
 	rc = rc ? rc : daemon_dirs(cfg, e);
 	rc = rc ? rc : start_broker(cfg, until, e);
@@ -238,6 +262,11 @@ int cli_down(struct cli *c, struct err *e)
 	if (!cli_is_root("x0 down", e)) {
 		config_free(cfg);
 		return ERR_DENIED;
+	}
+	rc = not_managed(cfg, "stop", e);
+	if (rc < 0) {
+		config_free(cfg);
+		return rc;
 	}
 	rc = proc_end(cfg->run_dir, "daemon", 3000, e);
 	rc = rc ? rc : proc_end(cfg->run_dir, "issuer", 3000, e);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/service.h"
 #include "daemon/control.h"
 #include "daemon/daemon.h"
 
@@ -40,6 +41,7 @@ static int run(struct control *c, struct err *e)
 		log_info("daemon", "ready", LS("id", c->self->id.uri), LS("device", c->tun.name),
 			 LB("adopted", c->tun.kept), LU("workers", c->cfg->workers),
 			 LF("ms", (double)(clock_mono_ns() - t0) / 1e6));
+		service_ready();
 		loop_run(c->loop);
 		c->ready = false;
 	}

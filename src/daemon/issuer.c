@@ -16,6 +16,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/service.h"
 #include "daemon/daemon.h"
 #include "daemon/issuer.h"
 #include "daemon/sandbox.h"
@@ -207,13 +208,16 @@ static int enter(struct issuer *is, const struct config *cfg, char **ret_passwor
 	int abi, rc;
 
 	rc = config_user(cfg->user, &is->client_uid, &gid, e);
-	rc = rc ? rc : listen_at(cfg->issuer_socket, is->client_uid, gid, &is->listen_fd, e);
+	rc = rc ? rc : service_open(e);
+	rc = rc ? rc : service_socket(&is->listen_fd, e);
+	if (rc == 0 && is->listen_fd < 0)
+		rc = listen_at(cfg->issuer_socket, is->client_uid, gid, &is->listen_fd, e);
 	rc = rc ? rc : password_read(cfg->password_file, ret_password, e);
 	rc = rc ? rc : stop_signals(&is->signal_fd, e);
 	rc = rc ? rc : crypto_init(e);
 	if (rc)
 		return rc;
-	rc = geteuid() == 0 ? sandbox_drop_user(cfg->issuer_user, e) : 0;
+	rc = sandbox_drop_user(cfg->issuer_user, e);
 	if (rc)
 		return rc;
 	rc = sandbox_landlock(NULL, 0, rw, 1, &abi, e);
@@ -234,6 +238,7 @@ static int serve(struct issuer *is, struct err *e)
 	rc = rc ? rc : loop_io_add(is->loop, &is->signal_io, is->signal_fd, LOOP_READ, on_signal, is, e);
 	if (!rc) {
 		log_info("issuer", "ready", LU("bundle", authority_bundle(is->a)->number));
+		service_ready();
 		loop_run(is->loop);
 	}
 	for (unsigned i = 0; i < CLIENTS; i++)

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/service.h"
 #include "daemon/control.h"
 #include "daemon/daemon.h"
 #include "daemon/sandbox.h"
@@ -33,9 +34,11 @@ static int start_listen(struct control *c, struct err *e)
 	gid_t gid;
 	int rc = config_user(c->cfg->user, &uid, &gid, e);
 
-	rc = rc ? rc
-		: api_listen_unix(c->cfg->api_socket, uid, c->cfg->api_group ? c->cfg->api_group : gid,
-				  &listening.api, e);
+	rc = rc ? rc : service_open(e);
+	rc = rc ? rc : service_socket(&listening.api, e);
+	if (rc == 0 && listening.api < 0)
+		rc = api_listen_unix(c->cfg->api_socket, uid, c->cfg->api_group ? c->cfg->api_group : gid,
+				     &listening.api, e);
 	if (rc == 0 && c->cfg->metrics.port)
 		rc = api_listen_tcp(&c->cfg->metrics, &listening.metrics, e);
 	return rc;
@@ -46,7 +49,7 @@ static int start_listen(struct control *c, struct err *e)
 static int start_user(struct control *c, struct err *e)
 {
 	/* The broker knows its client by the uid it connects with; so do the files it reads. */
-	return geteuid() == 0 ? sandbox_drop_user(c->cfg->user, e) : 0;
+	return sandbox_drop_user(c->cfg->user, e);
 }
 
 static int start_crypto(struct control *c, struct err *e)
