@@ -27,7 +27,7 @@ NGTCP2_MIN=1.22.1
 TOOLS="gcc make meson ninja-build pkg-config bpftool binutils
  clang-$LLVM llvm-$LLVM clang-format-$LLVM clang-tidy-$LLVM libclang-rt-$LLVM-dev
  cppcheck shellcheck gcovr scdoc python3 python3-pytest python3-yaml
- iproute2 iputils-ping iperf3 ethtool tcpdump tshark procps
+ systemd iproute2 iputils-ping iperf3 ethtool tcpdump tshark procps
  mmdebstrap debian-archive-keyring ca-certificates"
 
 # Libraries of Debian 13.
