@@ -48,7 +48,7 @@ format: ## clang-format over all C sources, in place
 fuzz: setup ## every fuzz target for SECONDS=30 each [TARGET=mod/name]
 	@tools/fuzz.sh $(or $(SECONDS),30) $(TARGET)
 
-install: build ## x0 and x0-broker to /usr/local/bin; they use the libraries in X0_PREFIX [DESTDIR=...]
+install: build ## x0, its broker, manual pages, completions to /usr/local; they use the libraries in X0_PREFIX [DESTDIR=...]
 	@meson install -C $(BUILD) --no-rebuild
 
 test-trixie: ## make test in a fresh Debian 13 root (needs root)

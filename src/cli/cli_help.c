@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Help, completion and manual page, all from the table of commands. */
-#include <time.h>
-
+/* Help and completion, both from the table of commands; the manual page too: tools/man.py. */
 #include "cli/cli.h"
 
 static void opt_text(const struct cli_opt *o, char *to, size_t cap)
@@ -62,116 +60,12 @@ void cli_help_all(FILE *f)
 	fputs("\n", f);
 }
 
-/* roff wants '-' and '\' escaped, and no line that starts with '.' or '\''. */
-static void roff(FILE *f, const char *s)
-{
-	if (*s == '.' || *s == '\'')
-		fputs("\\&", f);
-	for (; *s; s++) {
-		if (*s == '-')
-			fputs("\\-", f);
-		else if (*s == '\\')
-			fputs("\\e", f);
-		else
-			fputc(*s, f);
-	}
-}
-
-static void roff_opts(FILE *f, const struct cli_opt *opts, size_t n, const char *path)
-{
-	char text[80];
-
-	for (size_t i = 0; i < n; i++)
-		if (!strcmp(opts[i].path, path)) {
-			opt_text(&opts[i], text, sizeof(text));
-			fputs(".RS\n.TP\n.B ", f);
-			roff(f, text);
-			fputs("\n", f);
-			roff(f, opts[i].help);
-			fputs("\n.RE\n", f);
-		}
-}
-
-static void man_page(FILE *f)
-{
-	fputs(".TH X0 1\n.SH NAME\nx0 \\- post\\-quantum zero\\-trust mesh\n.SH SYNOPSIS\n.B x0\n"
-	      ".I COMMAND\n[options]\n.SH COMMANDS\n",
-	      f);
-	for (size_t i = 0; i < cli_ncmds; i++) {
-		fputs(".TP\n.B ", f);
-		roff(f, cli_cmds[i].path);
-		if (*cli_cmds[i].args) {
-			fputs(" ", f);
-			roff(f, cli_cmds[i].args);
-		}
-		fputs("\n", f);
-		roff(f, cli_cmds[i].help);
-		fputs(".\n", f);
-		roff_opts(f, cli_opts, cli_nopts, cli_cmds[i].path);
-	}
-	fputs(".SH OPTIONS\nThese belong to every command.\n", f);
-	roff_opts(f, cli_globals, cli_nglobals, "");
-	fputs(".SH EXIT STATUS\n.TP\n.B 0\nok\n", f);
-#define X(name, code, exit_status, title)                                                                    \
-	if ((code) >= -9)                                                                                    \
-		fprintf(f, ".TP\n.B %d\n%s\n", exit_status, title);
-#include "base/err.def"
-#undef X
-	fputs(".SH FILES\n.TP\n.I " CLI_CONFIG_DEFAULT "\nConfiguration, see\n.BR x0.yaml (5).\n"
-	      ".TP\n.I /var/lib/x0\nIdentity, authority and seeds.\n.TP\n.I /run/x0\nSockets and process "
-	      "ids.\n"
-	      ".SH ENVIRONMENT\n.TP\n.B X0_CONFIG\nConfiguration file if \\-\\-config is not given.\n"
-	      ".TP\n.B NO_COLOR\nNo colours on terminals.\n",
-	      f);
-}
-
-static void man_key(FILE *f, const char *in, const char *path, const char *def, bool reloadable,
-		    const char *help)
-{
-	fputs(".TP\n.B ", f);
-	roff(f, in);
-	roff(f, path);
-	fputs("\n", f);
-	roff(f, help);
-	if (!def)
-		fputs(". Required", f);
-	else if (*def)
-		fprintf(f, ". Default: %.*s", (int)strcspn(def, "|"), def);
-	fputs(reloadable ? ". (reload)\n" : ".\n", f);
-}
-
-/* From the same table the parser uses. */
-static void man_config(FILE *f)
-{
-	fputs(".TH X0.YAML 5\n.SH NAME\nx0.yaml \\- configuration of x0\n.SH DESCRIPTION\nYAML. Unknown and "
-	      "duplicate "
-	      "keys are errors. Keys marked (reload) change with SIGHUP or\n.BR \"x0 config apply\" ,\nthe "
-	      "others with a "
-	      "restart.\n.SH KEYS\n",
-	      f);
-#define X(id, path, type, def, min, max, reloadable, help) man_key(f, "", path, def, reloadable, help);
-#include "../../schema/config.def"
-#undef X
-#define X(id, path, type, def, min, max, reloadable, help)                                                   \
-	man_key(f, "peers[].", path, def, reloadable, help);
-#include "../../schema/config_peer.def"
-#undef X
-}
-
 int cli_help(struct cli *c, struct err *e)
 {
 	char path[128] = "";
 	const char *group;
 	size_t n = 0;
 
-	if (cli_opt(c, "man")) {
-		man_page(stdout);
-		return 0;
-	}
-	if (cli_opt(c, "man-config")) {
-		man_config(stdout);
-		return 0;
-	}
 	if (!c->argc) {
 		cli_help_all(stdout);
 		return 0;

@@ -14,27 +14,23 @@
 #include "cli/proc.h"
 #include "daemon/daemon.h"
 
-/* The broker beside this program, else where packages put it. */
+/* The broker beside this program, else in the lib/x0 beside its directory, where it is installed. */
 static int broker_binary(char to[PATH_MAX], struct err *e)
 {
-	static const char *const places[] = { "/usr/libexec/x0-broker", "/usr/lib/x0/x0-broker",
-					      "/usr/local/libexec/x0-broker" };
-	ssize_t n = readlink("/proc/self/exe", to, PATH_MAX - 16);
-	char *slash;
+	static const char *const places[] = { "x0-broker", "../lib/x0/x0-broker" };
+	ssize_t n = readlink("/proc/self/exe", to, PATH_MAX - 32);
+	char *name = NULL;
 
 	if (n > 0) {
 		to[n] = 0;
-		slash = strrchr(to, '/');
-		strcpy(slash ? slash + 1 : to, "x0-broker");
+		name = strrchr(to, '/');
+	}
+	for (size_t i = 0; name && i < ARRAY_SIZE(places); i++) {
+		strcpy(name + 1, places[i]);
 		if (access(to, X_OK) == 0)
 			return 0;
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
-		if (access(places[i], X_OK) == 0) {
-			strcpy(to, places[i]);
-			return 0;
-		}
-	err_set(e, ERR_NOT_FOUND, "x0-broker is not beside x0");
+	err_set(e, ERR_NOT_FOUND, "x0-broker is neither beside x0 nor in ../lib/x0");
 	return err_todo(e, "make build, or install the package again");
 }
 
