@@ -18,7 +18,7 @@ OPTIONS := -Db_sanitize=$(SAN) -Db_lundef=false
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check bench format fuzz install test-trixie clean
+.PHONY: help setup build demo test check bench format fuzz soak docs install deb test-trixie clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -50,6 +50,9 @@ fuzz: setup ## every fuzz target for SECONDS=30 each [TARGET=mod/name]
 
 install: build ## x0, its broker, manual pages, completions to /usr/local; they use the libraries in X0_PREFIX [DESTDIR=...]
 	@meson install -C $(BUILD) --no-rebuild
+
+deb: build ## build/x0_VERSION_ARCH.deb for the Debian release this is; carries its libraries on Debian 12
+	@tools/deb.sh $(BUILD)
 
 test-trixie: ## make test in a fresh Debian 13 root (needs root)
 	@tools/test-trixie.sh

@@ -82,7 +82,7 @@ cpp_check() {
 
 layers() { python3 tools/layers.py; }
 
-shell() { files -name '*.sh' -o -path './.ci/run' | xargs -r shellcheck -x; }
+shell() { files -name '*.sh' -o -path './.ci/run' -o -path './deploy/debian/p*' | xargs -r shellcheck -x; }
 
 spdx() {
 	local f n=0 rc=0
@@ -90,7 +90,8 @@ spdx() {
 		n=$((n + 1))
 		head -n 3 "$f" | grep -q 'SPDX-License-Identifier: ' || { echo "$f: no SPDX line among its first three" && rc=1; }
 	done < <(files -name '*.[ch]' -o -name '*.def' -o -name '*.sh' -o -name '*.py' -o -name '*.lua' -o -name '*.sql' \
-		-o -name meson.build -o -name meson_options.txt -o -name Makefile -o -path './.ci/run')
+		-o -name meson.build -o -name meson_options.txt -o -name Makefile -o -path './.ci/run' \
+		-o -path './deploy/systemd/*' -o -path './deploy/man/*' -o -path './deploy/debian/p*')
 	echo "note: $n files"
 	return $rc
 }
