@@ -111,6 +111,8 @@ sizes() { # a file has at most 800 lines (tests may be longer), a function 120; 
 	return $rc
 }
 
+doc_links() { python3 tools/doclinks.py; }
+
 root_entries() {
 	local n
 	n=$(find . -mindepth 1 -maxdepth 1 ! -name .git ! -name 'build*' ! -name '*.pyc' ! -name __pycache__ | wc -l)
@@ -128,6 +130,7 @@ check 'shellcheck' shell
 check 'SPDX lines' spdx
 check 'sizes' sizes
 check 'root entries' root_entries
+check 'doc links' doc_links
 check 'coverage' tools/coverage.sh
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
