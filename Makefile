@@ -48,6 +48,12 @@ format: ## clang-format over all C sources, in place
 fuzz: setup ## every fuzz target for SECONDS=30 each [TARGET=mod/name]
 	@tools/fuzz.sh $(or $(SECONDS),30) $(TARGET)
 
+soak: build ## what is too long for make test: soak tests, fuzzing 60 s each, sanitizer suites
+	@tools/soak.sh $(BUILD)
+
+docs: ## the documents as a site in build/docs; links to nowhere are errors
+	@tools/docs.sh $(BUILD)
+
 install: build ## x0, its broker, manual pages, completions to /usr/local; they use the libraries in X0_PREFIX [DESTDIR=...]
 	@meson install -C $(BUILD) --no-rebuild
 
