@@ -8,7 +8,8 @@
  * processes inside these namespaces.
  *
  * Links are veth pairs with addresses 10.77.<link>.1 and .2. iproute2's `ip` makes them; capture and
- * injection are our own packet sockets.
+ * injection are our own packet sockets. Loss, reordering and delay are a BPF program of our own, since not
+ * every kernel has netem; it needs Linux 6.6.
  */
 #ifndef X0_LAB_LAB_H
 #define X0_LAB_LAB_H
@@ -65,8 +66,36 @@ int lab_x0(const struct lab *lab, const char *host, char *out, size_t cap, struc
 /* A socket that lives in the host's namespace, made without leaving a trace in the caller's; close-on-exec.
  */
 int lab_socket(const char *host, int family, int type, struct err *e);
+/* Enters the host's network namespace for a while: *home is for lab_leave(). */
+int lab_visit(const char *host, int *home, struct err *e);
+int lab_leave(int home, struct err *e);
 /* Process ID of the host's daemon; 0 if it does not run. */
 pid_t lab_daemon_pid(const char *host);
+
+/* ---- bad links ---- */
+struct lab_impair {
+	uint32_t loss_ppm, reorder_ppm; /* at most 1000000: share of the frames */
+	uint64_t delay_ns, rate_bps;	/* 0: none; a delay of at most 10 s */
+};
+struct lab_impaired {
+	unsigned mtu;
+	struct lab_impair is;
+	uint64_t seen, lost; /* frames; 0 for a link that never was impaired */
+	uint64_t held;	     /* of the rest, those that waited: all with a delay, else the reordered ones */
+	uint64_t overtook;   /* those that did not, where there is a delay: the reordered ones */
+	uint64_t merged; /* of those seen, what was several frames at once: 0, or shares are not per frame */
+};
+/* How long a frame waits that is to be out of order, where the link has no delay of its own. */
+#define LAB_REORDER_NS (1 * NS_PER_MS)
+
+/* The running lab's link between two hosts gets these values, in both directions and without losing a frame
+ * more than they say. ERR_NOT_FOUND: no such link. */
+int lab_impair_set(const char *a, const char *b, const struct lab_impair *to, struct err *e);
+/* Frames on their way from `from` to `at`. */
+int lab_impair_get(const char *from, const char *at, struct lab_impaired *ret, struct err *e);
+/* "0.5%", "200ppm", "0"; and "10mbit", "1.5gbit", "0" in bits a second. ERR_USAGE. */
+int lab_ppm_parse(const char *s, uint32_t *ret, struct err *e);
+int lab_rate_parse(const char *s, uint64_t *ret, struct err *e);
 
 /* ---- capture and injection: packet sockets inside a host ---- */
 struct cap_frame {

@@ -67,11 +67,47 @@ static void commands_are_run(void **state)
 			 ERR_FAILED);
 }
 
+static void shares_and_rates_are_read(void **state)
+{
+	static const struct {
+		const char *s;
+		uint32_t ppm;
+	} share[] = {
+		{ "0.5%", 5000 }, { "100%", 1000000 }, { "200ppm", 200 }, { "0", 0 }, { "0.0001%", 1 }
+	};
+	static const struct {
+		const char *s;
+		uint64_t bps;
+	} rate[] = { { "10mbit", 10000000 }, { "1.5Gbit", 1500000000 }, { "100kbit", 100000 }, { "0", 0 } };
+	static const char *const no_share[] = { "",	"5",	 "101%", "-1%",	       "%", "nan%",
+						"inf%", "0.5%%", "1 %",	 "1000001ppm", "x" };
+	static const char *const no_rate[] = {
+		"", "10", "10mbits", "-1mbit", "1kbit", "1000gbit", "nanmbit"
+	};
+	uint32_t ppm;
+	uint64_t bps;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(share); i++) {
+		assert_int_equal(lab_ppm_parse(share[i].s, &ppm, NULL), 0);
+		assert_int_equal(ppm, share[i].ppm);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(rate); i++) {
+		assert_int_equal(lab_rate_parse(rate[i].s, &bps, NULL), 0);
+		assert_int_equal(bps, rate[i].bps);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(no_share); i++)
+		assert_int_equal(lab_ppm_parse(no_share[i], &ppm, NULL), ERR_USAGE);
+	for (size_t i = 0; i < ARRAY_SIZE(no_rate); i++)
+		assert_int_equal(lab_rate_parse(no_rate[i], &bps, NULL), ERR_USAGE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(links_are_parsed),
 					    cmocka_unit_test(bad_links_are_refused),
-					    cmocka_unit_test(commands_are_run) };
+					    cmocka_unit_test(commands_are_run),
+					    cmocka_unit_test(shares_and_rates_are_read) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,21 +27,38 @@ int lab_enter(const char *host, struct err *e)
 	return rc == 0 ? 0 : err_sys(e, "enter namespace %s", ns);
 }
 
-int lab_socket(const char *host, int family, int type, struct err *e)
+int lab_visit(const char *host, int *home, struct err *e)
 {
-	int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC), fd = -1, rc;
+	int rc;
 
-	if (home < 0)
+	*home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (*home < 0)
 		return err_sys(e, "open own network namespace");
 	rc = lab_enter(host, e);
-	if (rc == 0) {
-		fd = socket(family, type | SOCK_CLOEXEC, 0);
-		if (fd < 0)
-			rc = err_sys(e, "socket on host %s", host);
-		if (setns(home, CLONE_NEWNET) != 0)
-			rc = err_sys(e, "leave namespace of %s", host);
-	}
+	if (rc != 0)
+		close(*home);
+	return rc;
+}
+
+int lab_leave(int home, struct err *e)
+{
+	int rc = setns(home, CLONE_NEWNET) == 0 ? 0 : err_sys(e, "return to own network namespace");
+
 	close(home);
+	return rc;
+}
+
+int lab_socket(const char *host, int family, int type, struct err *e)
+{
+	int home, fd, rc = lab_visit(host, &home, e);
+
+	if (rc != 0)
+		return rc;
+	fd = socket(family, type | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		rc = err_sys(e, "socket on host %s", host);
+	if (lab_leave(home, rc == 0 ? e : NULL) != 0 && rc == 0)
+		rc = ERR_SYS;
 	if (rc == 0)
 		return fd;
 	if (fd >= 0)
