@@ -51,10 +51,11 @@ struct control {
 	struct dp *dp;		      /* owned */
 	struct issuer_client *issuer; /* owned; NULL: this node is no issuer */
 	struct api *api;	      /* owned */
-	int signal_fd, landlock_abi;
+	int signal_fd, moved_fd, landlock_abi;
 	bool sandboxed, ready, stopping;
-	struct loop_io udp_io, signal_io;
-	struct loop_timer confirm_timer, clock_timer, stop_timer;
+	struct loop_io udp_io, signal_io, moved_io;
+	struct loop_timer confirm_timer, clock_timer, stop_timer, moved_timer;
+	uint64_t moved_at;   /* ns, of the loop; 0: never */
 	struct epoch *epoch; /* owned */
 	size_t nepochs, epoch_cap;
 	struct seed seed[SEEDS_MAX];
@@ -87,6 +88,10 @@ void control_sessions_stop(struct control *c);
 int control_path_start(struct control *c, struct err *e);
 void control_path_stop(struct control *c);
 struct epoch *control_epoch(struct control *c, uint32_t session);
+
+/* ---- control_moved.c: changes of our own addresses ---- */
+int control_moved_start(struct control *c, struct err *e);
+void control_moved_stop(struct control *c);
 
 /* ---- control_peers.c: which peers there are ---- */
 int control_peers_start(struct control *c, struct err *e);

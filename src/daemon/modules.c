@@ -257,6 +257,7 @@ const struct module modules[] = {
 	{ "identity", "our SVIDs and the bundle", start_identity, stop_identity },
 	{ "loop", "the control thread's event loop", start_loop, stop_loop },
 	{ "broker", "TUN queues and UDP sockets from x0-broker", start_broker, stop_broker },
+	{ "moves", "changes of our own addresses, from netlink", control_moved_start, control_moved_stop },
 	{ "signals", "SIGTERM ends, SIGHUP reloads", start_signals, stop_signals },
 	{ "sandbox", "Landlock and seccomp, before the first thread", start_sandbox, NULL },
 	{ "api", "HTTP on a thread of its own", start_api, stop_api },
