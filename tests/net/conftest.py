@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-import fcntl, os, sys
+import fcntl, json, os, sys
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -41,6 +41,22 @@ def make_lab(alone):
     finally:
         for x in labs:
             x.close()
+
+
+@pytest.fixture
+def x0_lab(alone):
+    """make(LINKS or FILE): hosts of `x0 lab up` by name, every link's ends linked with each other."""
+    def make(links):
+        L.run(L.X0, "lab", "up", links)
+        hosts = {h: L.LabHost(h) for h in json.loads(L.run(L.X0, "lab", "list", "--json").stdout)["hosts"]}
+        for x in L.lab_links():
+            a, b = hosts[x["from"]], hosts[x["to"]]
+            L.wait_for(f"{a.name} linked with {b.name}", lambda a=a, b=b: a.linked(b), 20)
+        return hosts
+    try:
+        yield make
+    finally:
+        L.run(L.X0, "lab", "down")
 
 
 @pytest.fixture(scope="module")

@@ -135,6 +135,26 @@ class Host:
         return r.stdout.count("bytes from")
 
 
+class LabHost(Host):
+    """A host of `x0 lab up`."""
+
+    def __init__(self, name):
+        self.name, self.ns, self.dir = name, "x0l-" + name, "/run/x0-lab/" + name
+        self.conf, self.run_dir = self.dir + "/x0.yaml", self.dir + "/run"
+
+    def reconfigure(self, extra):
+        """The daemon starts again with more in its file."""
+        self.down()
+        with open(self.conf, "a") as f:
+            f.write(extra)
+        self.up()
+
+
+def lab_links(*argv):
+    """Both directions of `x0 lab link ...`, or of all links of the lab."""
+    return json.loads(run(X0, "--json", "lab", *(("link",) + argv if argv else ("list",))).stdout)["links"]
+
+
 class Lab:
     """Hosts on one link, 10.79.0.<n>, behind a bridge in a namespace of its own."""
 
@@ -227,14 +247,14 @@ class Capture:
         return self.frames
 
 
-def transfer(sender, receiver, addr, size=8 << 20, port=5001):
+def transfer(sender, receiver, addr, size=8 << 20, port=5001, seconds=20):
     """Bytes through TCP over the overlay; both ends' SHA-256, and the seconds it took."""
     data = os.urandom(1 << 20) * (size >> 20)
     got = {}
 
     def listen():
         s = socket.create_server((addr, port), family=socket.AF_INET6)
-        s.settimeout(20)
+        s.settimeout(seconds)
         return s
     server = in_ns(receiver.ns, listen)
 
@@ -248,13 +268,13 @@ def transfer(sender, receiver, addr, size=8 << 20, port=5001):
 
     def send():
         c = socket.create_connection((addr, port), 10)
-        c.settimeout(20)
+        c.settimeout(seconds)
         c.sendall(data)
         c.close()
     t = threading.Thread(target=receive)
     t.start()
     t0 = time.monotonic()
     in_ns(sender.ns, send)
-    t.join(20)
+    t.join(seconds)
     server.close()
     return hashlib.sha256(data).hexdigest(), got.get("hash"), time.monotonic() - t0
