@@ -39,9 +39,10 @@ int cli_lab_up(struct cli *c, struct err *e)
 	int rc = own_path(lab.x0, e);
 
 	if (rc == 0)
-		rc = lab_parse(c->argc > 0 ? c->argv[0] : "a-b a-c b-c", &lab, e);
-	if (rc == 0)
-		rc = lab_down(lab.x0, e);
+		rc = lab_load(c->argc > 0 ? c->argv[0] : "a-b a-c b-c", &lab, e);
+	if (rc != 0)
+		return rc; /* what ran still runs */
+	rc = lab_down(lab.x0, e);
 	if (rc == 0)
 		rc = lab_make(&lab, e);
 	if (rc == 0)

@@ -11,6 +11,7 @@
 #include "lab/lab.h"
 
 #define NS_PREFIX "x0l-"
+#define NET6	  "2001:db8:77:" /* for documentation, so nobody's */
 
 /* A user number nobody else has: daemons of the lab have no rights, and the machine needs no account for
  * them. */
@@ -26,7 +27,7 @@ void lab_config(const char *host, char to[64])
 	str_fmt(to, 64, LAB_DIR "/%s/x0.yaml", host);
 }
 
-static int host_add(struct lab *lab, const char *s, size_t n, unsigned *ret, struct err *e)
+int lab_host_add(struct lab *lab, const char *s, size_t n, unsigned *ret, struct err *e)
 {
 	for (unsigned i = 0; i < lab->nhosts; i++)
 		if (strlen(lab->host[i]) == n && memcmp(lab->host[i], s, n) == 0) {
@@ -46,31 +47,44 @@ static int host_add(struct lab *lab, const char *s, size_t n, unsigned *ret, str
 	return 0;
 }
 
+int lab_link_add(struct lab *lab, const char *s, size_t n, struct err *e)
+{
+	const char *dash = memchr(s, '-', n);
+	struct lab_link *l = &lab->link[lab->nlinks];
+	int rc;
+
+	if (!dash) {
+		rc = err_set(e, ERR_USAGE, "\"%.*s\" is no link", (int)n, s);
+		err_todo(e, "write links as in \"a-b b-c\"");
+		return rc;
+	}
+	if (lab->nlinks == LAB_LINKS)
+		return err_set(e, ERR_LIMIT, "at most %d links", LAB_LINKS);
+	*l = (struct lab_link){ 0 };
+	if ((rc = lab_host_add(lab, s, (size_t)(dash - s), &l->a, e)) != 0 ||
+	    (rc = lab_host_add(lab, dash + 1, n - (size_t)(dash - s) - 1, &l->b, e)) != 0)
+		return rc;
+	if (l->a == l->b)
+		return err_set(e, ERR_USAGE, "\"%.*s\" links a host with itself", (int)n, s);
+	for (unsigned k = 0; k < lab->nlinks; k++)
+		if ((lab->link[k].a == l->a && lab->link[k].b == l->b) ||
+		    (lab->link[k].a == l->b && lab->link[k].b == l->a))
+			return err_set(e, ERR_USAGE, "\"%.*s\": these two have a link already", (int)n, s);
+	lab->nlinks++;
+	return 0;
+}
+
 int lab_parse(const char *links, struct lab *ret, struct err *e)
 {
 	struct lab lab = { 0 };
 	const char *s = links;
 
 	while (*s) {
-		size_t n = strcspn(s, " ,"), dash = strcspn(s, "-");
-		struct lab_link *l = &lab.link[lab.nlinks];
-		int rc;
+		size_t n = strcspn(s, " ,");
+		int rc = n > 0 ? lab_link_add(&lab, s, n, e) : 0;
 
-		if (n > 0) {
-			if (dash >= n) {
-				rc = err_set(e, ERR_USAGE, "\"%.*s\" is no link", (int)n, s);
-				err_todo(e, "write links as in \"a-b b-c\"");
-				return rc;
-			}
-			if (lab.nlinks == LAB_LINKS)
-				return err_set(e, ERR_LIMIT, "at most %d links", LAB_LINKS);
-			if ((rc = host_add(&lab, s, dash, &l->a, e)) != 0 ||
-			    (rc = host_add(&lab, s + dash + 1, n - dash - 1, &l->b, e)) != 0)
-				return rc;
-			if (l->a == l->b)
-				return err_set(e, ERR_USAGE, "\"%.*s\" links a host with itself", (int)n, s);
-			lab.nlinks++;
-		}
+		if (rc != 0)
+			return rc;
 		s += n + (s[n] != 0);
 	}
 	if (lab.nlinks == 0)
@@ -109,8 +123,10 @@ static int make_link(const struct lab *lab, unsigned k, struct err *e)
 			end[1], end[0], l->mtu ? l->mtu : 1500, end[0], end[1], l->mtu ? l->mtu : 1500);
 
 	for (unsigned i = 0; i < 2 && rc == 0; i++) {
-		rc = ip_cmd(e, "-n " NS_PREFIX "%s addr add 10.77.%u.%u/24 dev u-%s", end[i], k, i + 1,
-			    end[!i]);
+		rc = lab->ipv6 ? ip_cmd(e, "-n " NS_PREFIX "%s addr add " NET6 "%x::%u/64 dev u-%s nodad",
+					end[i], k, i + 1, end[!i])
+			       : ip_cmd(e, "-n " NS_PREFIX "%s addr add 10.77.%u.%u/24 dev u-%s", end[i], k,
+					i + 1, end[!i]);
 		if (rc == 0)
 			rc = ip_cmd(e, "-n " NS_PREFIX "%s link set u-%s up", end[i], end[!i]);
 	}
@@ -137,18 +153,30 @@ int lab_underlay(const struct lab *lab, const char *from, const char *of, char t
 {
 	for (unsigned k = 0; k < lab->nlinks; k++) {
 		const char *a = lab->host[lab->link[k].a], *b = lab->host[lab->link[k].b];
+		unsigned end = strcmp(a, from) == 0 && strcmp(b, of) == 0   ? 2
+			       : strcmp(b, from) == 0 && strcmp(a, of) == 0 ? 1
+									    : 0;
 
-		if (strcmp(a, from) == 0 && strcmp(b, of) == 0)
-			return str_fmt(to, 24, "10.77.%u.2", k) < 0 ? ERR_LIMIT : 0;
-		if (strcmp(b, from) == 0 && strcmp(a, of) == 0)
-			return str_fmt(to, 24, "10.77.%u.1", k) < 0 ? ERR_LIMIT : 0;
+		if (end == 0)
+			continue;
+		return lab->ipv6 ? str_fmt(to, 24, NET6 "%x::%u", k, end)
+				 : str_fmt(to, 24, "10.77.%u.%u", k, end);
 	}
 	return ERR_NOT_FOUND;
 }
 
+/* The same with x0's port, as in a configuration. */
+static int underlay_endpoint(const struct lab *lab, const char *from, const char *of, char to[40])
+{
+	char addr[24];
+	int rc = lab_underlay(lab, from, of, addr);
+
+	return rc != 0 ? rc : str_fmt(to, 40, lab->ipv6 ? "[%s]:7430" : "%s:7430", addr);
+}
+
 static int write_config(const struct lab *lab, const char *host, struct err *e)
 {
-	char path[64], dir[64], text[4096], addr[24];
+	char path[64], dir[64], text[4096], at[40];
 	size_t n = 0;
 
 	str_fmt(dir, sizeof(dir), LAB_DIR "/%s", host);
@@ -159,10 +187,10 @@ static int write_config(const struct lab *lab, const char *host, struct err *e)
 			      "\"\nstate_dir: %s/state\nrun_dir: %s/run\npeers:\n",
 			      host, dir, dir);
 	for (unsigned i = 0; i < lab->nhosts && n < sizeof(text); i++)
-		if (lab_underlay(lab, host, lab->host[i], addr) == 0)
+		if (underlay_endpoint(lab, host, lab->host[i], at) == 0)
 			n += (size_t)snprintf(text + n, sizeof(text) - n,
-					      "  - name: %s\n    endpoints: [\"%s:7430\"]\n    keep: true\n",
-					      lab->host[i], addr);
+					      "  - name: %s\n    endpoints: [\"%s\"]\n    keep: true\n",
+					      lab->host[i], at);
 	if (n >= sizeof(text))
 		return err_set(e, ERR_LIMIT, "host %s has too many links", host);
 	lab_config(host, path);
@@ -174,12 +202,11 @@ static int write_config(const struct lab *lab, const char *host, struct err *e)
 static int join_host(const struct lab *lab, const char *host, struct err *e)
 {
 	const char *ca = lab->host[0];
-	char token[1024], addr[24], at[32];
-	int rc = lab_underlay(lab, host, ca, addr);
+	char token[1024], at[40];
+	int rc = underlay_endpoint(lab, host, ca, at);
 
 	if (rc != 0)
 		return err_set(e, rc, "host %s has no link to %s, the authority", host, ca);
-	str_fmt(at, sizeof(at), "%s:7430", addr);
 	rc = lab_x0(lab, ca, token, sizeof(token), e, "ca", "token", host, "--addr", at, NULL);
 	if (rc != 0)
 		return rc;
@@ -201,6 +228,13 @@ int lab_start(const struct lab *lab, struct err *e)
 		rc = lab_x0(lab, lab->host[0], NULL, 0, e, "up", NULL);
 	for (unsigned i = 1; i < lab->nhosts && rc == 0; i++)
 		rc = join_host(lab, lab->host[i], e);
+	/* Only now: how joining copes with a bad link is for whoever makes it bad to try. */
+	for (unsigned k = 0; k < lab->nlinks && rc == 0; k++) {
+		const struct lab_link *l = &lab->link[k];
+
+		if (l->bad.loss_ppm || l->bad.reorder_ppm || l->bad.delay_ns || l->bad.rate_bps)
+			rc = lab_impair_set(lab->host[l->a], lab->host[l->b], &l->bad, e);
+	}
 	return rc;
 }
 

@@ -7,9 +7,9 @@
  * below LAB_DIR, so that `lab_down()` finds what an earlier run left, even after a crash. It ends only
  * processes inside these namespaces.
  *
- * Links are veth pairs with addresses 10.77.<link>.1 and .2. iproute2's `ip` makes them; capture and
- * injection are our own packet sockets. Loss, reordering and delay are a BPF program of our own, since not
- * every kernel has netem; it needs Linux 6.6.
+ * Links are veth pairs with addresses 10.77.<link>.1 and .2, or 2001:db8:77:<link>::1 and ::2. iproute2's
+ * `ip` makes them; capture and injection are our own packet sockets. Loss, reordering and delay are a BPF
+ * program of our own, since not every kernel has netem; it needs Linux 6.6.
  */
 #ifndef X0_LAB_LAB_H
 #define X0_LAB_LAB_H
@@ -23,13 +23,20 @@
 
 enum { LAB_HOSTS = 16, LAB_LINKS = 64, LAB_NAME = 8, LAB_OUT = 65536 };
 
+struct lab_impair {
+	uint32_t loss_ppm, reorder_ppm; /* at most 1000000: share of the frames */
+	uint64_t delay_ns, rate_bps;	/* 0: none; a delay of at most 10 s */
+};
+
 struct lab_link {
-	unsigned a, b; /* hosts */
+	unsigned a, b; /* hosts; two have at most one link */
 	unsigned mtu;  /* of the veth, 0: 1500 */
+	struct lab_impair bad;
 };
 
 struct lab {
 	char x0[256]; /* path of the binary to run */
+	bool ipv6;    /* of the underlay; else IPv4 */
 	unsigned nhosts, nlinks;
 	char host[LAB_HOSTS][LAB_NAME];
 	struct lab_link link[LAB_LINKS];
@@ -37,9 +44,17 @@ struct lab {
 
 /* Parses "a-b a-c b-c": hosts appear as they are named. */
 int lab_parse(const char *links, struct lab *ret, struct err *e);
+/* The YAML form, schema/lab.def. ERR_CONFIG with line and column of all that is wrong. */
+int lab_read(const char *text, size_t n, const char *file, struct lab *ret, struct err *e);
+/* Either: what has a '.' or '/' is a file's name. */
+int lab_load(const char *arg, struct lab *ret, struct err *e);
+/* n bytes at s: "a"; a known one is found, and "a-b". */
+int lab_host_add(struct lab *lab, const char *s, size_t n, unsigned *ret, struct err *e);
+int lab_link_add(struct lab *lab, const char *s, size_t n, struct err *e);
 /* Namespaces and links only. */
 int lab_make(const struct lab *lab, struct err *e);
-/* The first host becomes the authority, the others join by token; all daemons are up when this returns. */
+/* The first host becomes the authority, the others join by token; all daemons are up and links as bad as they
+ * are to be when this returns. */
 int lab_start(const struct lab *lab, struct err *e);
 /* Ends everything below LAB_DIR and all namespaces x0l-*; fine when there is nothing. */
 int lab_down(const char *x0, struct err *e);
@@ -48,7 +63,7 @@ int lab_list(char (*ret)[LAB_NAME], unsigned cap, struct err *e);
 
 void lab_ns(const char *host, char to[32]);	/* name of its namespace */
 void lab_config(const char *host, char to[64]); /* path of its x0.yaml */
-/* Underlay address of `of` on the link it shares with `from`: "10.77.k.n"; ERR_NOT_FOUND if they share none.
+/* Underlay address of `of` on the link it shares with `from`; ERR_NOT_FOUND if they share none.
  */
 int lab_underlay(const struct lab *lab, const char *from, const char *of, char to[24]);
 
@@ -73,10 +88,6 @@ int lab_leave(int home, struct err *e);
 pid_t lab_daemon_pid(const char *host);
 
 /* ---- bad links ---- */
-struct lab_impair {
-	uint32_t loss_ppm, reorder_ppm; /* at most 1000000: share of the frames */
-	uint64_t delay_ns, rate_bps;	/* 0: none; a delay of at most 10 s */
-};
 struct lab_impaired {
 	unsigned mtu;
 	struct lab_impair is;

@@ -102,12 +102,78 @@ static void shares_and_rates_are_read(void **state)
 		assert_int_equal(lab_rate_parse(no_rate[i], &bps, NULL), ERR_USAGE);
 }
 
+static void files_are_read(void **state)
+{
+	static const char text[] =
+		"hosts: [b, a, c]\n"
+		"underlay: ipv6\n"
+		"links:\n"
+		"  - {link: a-b, mtu: 1280, loss: 0.5%, reorder: 1%, delay: 10ms, rate: 20mbit}\n"
+		"  - link: b-c\n";
+	struct lab lab = { .x0 = "/bin/x0" };
+	struct err e = { 0 };
+	char to[24];
+
+	(void)state;
+	assert_int_equal(lab_read(text, sizeof(text) - 1, "lab.yaml", &lab, &e), 0);
+	assert_string_equal(lab.x0, "/bin/x0");
+	assert_int_equal(lab.nhosts, 3);
+	assert_string_equal(lab.host[0], "b"); /* the authority */
+	assert_int_equal(lab.nlinks, 2);
+	assert_int_equal(lab.link[0].mtu, 1280);
+	assert_int_equal(lab.link[0].bad.loss_ppm, 5000);
+	assert_int_equal(lab.link[0].bad.reorder_ppm, 10000);
+	assert_int_equal(lab.link[0].bad.delay_ns, 10 * NS_PER_MS);
+	assert_int_equal(lab.link[0].bad.rate_bps, 20000000);
+	assert_int_equal(lab.link[1].mtu, 1500);
+	assert_int_equal(lab.link[1].bad.loss_ppm, 0);
+	assert_int_equal(lab_underlay(&lab, "b", "c", to), 0);
+	assert_string_equal(to, "2001:db8:77:1::2");
+}
+
+static void what_is_wrong_with_a_file_is_told_with_its_place(void **state)
+{
+	static const struct {
+		const char *text, *says;
+	} bad[] = {
+		{ "links: [{link: a-b, los: 1%}]\n", "lab.yaml:1:21" },
+		{ "links: [{link: a-b, los: 1%}]\n", "loss" },
+		{ "links:\n  - {link: a-b, loss: 7}\n", "lab.yaml:2:23: loss: '7' is no share" },
+		{ "links:\n  - {link: a-b, rate: 7}\n", "no rate" },
+		{ "links:\n  - {link: a-b, delay: 11s}\n", "lab.yaml:2:24" },
+		{ "links:\n  - {link: a-b, mtu: 1279}\n", "lab.yaml:2:22" },
+		{ "links:\n  - link: ab-\n", "lab.yaml:2:11" },
+		{ "links: [{link: a-b}, {link: b-a}]\n", "have a link already" },
+		{ "links: [{link: a-b}]\nhosts: [a]\n", "host b has a link" },
+		{ "links: [{link: a-b}]\nhosts: [a, a, b]\n", "twice" },
+		{ "links: [{link: a-b}]\nunderlay: ipv5\n", "lab.yaml:2:11" },
+		{ "links: []\n", "links" },
+		{ "", "links" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct lab lab = { .nhosts = 7 };
+		struct err e = { 0 };
+
+		assert_int_equal(lab_read(bad[i].text, strlen(bad[i].text), "lab.yaml", &lab, &e),
+				 ERR_CONFIG);
+		if (!strstr(e.what, bad[i].says))
+			fail_msg("%s: %s %s", bad[i].text, e.what, e.todo);
+		assert_int_equal(lab.nhosts, 7); /* untouched */
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(links_are_parsed),
-					    cmocka_unit_test(bad_links_are_refused),
-					    cmocka_unit_test(commands_are_run),
-					    cmocka_unit_test(shares_and_rates_are_read) };
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(links_are_parsed),
+		cmocka_unit_test(bad_links_are_refused),
+		cmocka_unit_test(commands_are_run),
+		cmocka_unit_test(shares_and_rates_are_read),
+		cmocka_unit_test(files_are_read),
+		cmocka_unit_test(what_is_wrong_with_a_file_is_told_with_its_place)
+	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -93,6 +93,46 @@ def test_delay_and_rate_are_what_was_said(x0_lab):
     assert a.linked(b)
 
 
+SMALL = """
+underlay: ipv6
+links:
+  - {link: a-b, mtu: 1280}
+"""
+
+
+def test_an_ipv6_underlay_of_1280_bytes_carries_larger_packets(x0_lab, tmp_path):
+    (tmp_path / "lab.yaml").write_text(SMALL)
+    hosts = x0_lab(str(tmp_path / "lab.yaml"))
+    a, b = hosts["a"], hosts["b"]
+    assert a.peer(b)["path"] == "[2001:db8:77::2]:7430"
+    assert not a.exec("ip", "-4", "-o", "addr", "show", "dev", "u-b").stdout
+    mtu = a.json("status")["mtu"]
+    assert mtu > 1280
+    wire = L.Capture(a, "u-b")
+    # A packet as long as the device takes, not to be fragmented, is two frames.
+    r = a.exec("ping", "-n", "-M", "do", "-s", str(mtu - 48), "-c", "5", "-i", "0.05", "-W", "5", b.overlay(), check=False)
+    assert r.stdout.count("bytes from") == 5, r.stdout
+    want, got, _ = L.transfer(a, b, b.overlay(), 4 << 20, seconds=60)
+    frames = wire.stop()
+    assert got == want
+    assert a.peer(b)["frame_max"] <= 1280 - 48
+    # 44: a fragment header. Nobody fragmented on the way; what the stack cuts later (UDP GSO) is seen in one piece.
+    assert not any(f[12:14] == b"\x86\xdd" and f[20] == 44 for f in frames)
+    for h in (a, b):
+        assert h.metric(DROPS % "split") == h.metric(DROPS % "too_big") == 0
+
+
+def test_a_file_makes_links_bad_from_the_start(x0_lab, tmp_path):
+    (tmp_path / "lab.yaml").write_text("links:\n  - {link: a-b, loss: 2%, delay: 5ms, rate: 100mbit}\n")
+    x0_lab(str(tmp_path / "lab.yaml"))
+    for x in L.lab_links():
+        assert (x["loss_ppm"], x["delay_ns"], x["rate_bps"], x["reorder_ppm"]) == (20000, 5000000, 100000000, 0)
+    (tmp_path / "bad.yaml").write_text("links:\n  - {link: a-b, los: 2%}\n")
+    r = L.run(L.X0, "lab", "up", str(tmp_path / "bad.yaml"), check=False)
+    assert r.returncode != 0 and "bad.yaml:2:" in r.stderr and "loss" in r.stderr
+    assert L.lab_links()  # what ran still runs
+
+
 def test_own_new_address_is_told_at_once(x0_lab):
     """The peer has traffic, the one that moved has none: without its word, 25 s of silence."""
     hosts = x0_lab("a-b")
