@@ -247,6 +247,53 @@ class Capture:
         return self.frames
 
 
+class Flow:
+    """Numbered datagrams at an even rate from one host to an address of another, until stop(); which arrived."""
+
+    def __init__(self, sender, receiver, addr, rate, port=5002):
+        family = socket.AF_INET6 if ":" in addr else socket.AF_INET
+
+        def listen():
+            s = socket.socket(family, socket.SOCK_DGRAM)
+            s.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)  # SO_RCVBUFFORCE
+            s.bind((addr, port))
+            s.settimeout(0.2)
+            return s
+        self.rx = in_ns(receiver.ns, listen)
+        self.tx = in_ns(sender.ns, lambda: socket.socket(family, socket.SOCK_DGRAM))
+        self.to, self.rate, self.sent, self.got, self.on = (addr, port), rate, 0, [], True
+        self.threads = [threading.Thread(target=f) for f in (self._send, self._receive)]
+        for t in self.threads:
+            t.start()
+
+    def _send(self):
+        t0 = time.monotonic()
+        while self.on:
+            # Late is made up for: a machine that stood still must not lower the count.
+            while self.on and self.sent < (time.monotonic() - t0) * self.rate:
+                self.tx.sendto(self.sent.to_bytes(8, "big") + bytes(92), self.to)
+                self.sent += 1
+            time.sleep(0.001)
+
+    def _receive(self):
+        # Until nothing comes any more.
+        while True:
+            try:
+                self.got.append(int.from_bytes(self.rx.recv(200)[:8], "big"))
+            except TimeoutError:
+                if not self.on:
+                    return
+
+    def stop(self):
+        """(sent, numbers lost, numbers that came twice)"""
+        self.on = False
+        for t in self.threads:
+            t.join()
+        self.tx.close()
+        self.rx.close()
+        return self.sent, sorted(set(range(self.sent)) - set(self.got)), len(self.got) - len(set(self.got))
+
+
 def transfer(sender, receiver, addr, size=8 << 20, port=5001, seconds=20):
     """Bytes through TCP over the overlay; both ends' SHA-256, and the seconds it took."""
     data = os.urandom(1 << 20) * (size >> 20)
