@@ -2,29 +2,36 @@
 /*
  * DOC: bench-control
  *
- * CPU of one small control message from sess_send() until the peer has it and its acknowledgement is back, in
- * a process with 10, 100 and 1,000 established sessions: one node with so many peers, each a manager of its
- * own, all of them sent to in turn. Time that passes on its own (ticks, probes) is part of it. Also the heap
- * that one end of an established session holds.
+ * CPU per control datagram, both ends together, in a process with 10, 100 and 1,000 established sessions: one
+ * node with so many peers, each a manager of its own. Small messages, 10,000 a second of virtual time, go
+ * from the one node to peers in turn; acknowledgements, ticks and probes of all sessions are part of the
+ * cost.
  *
- * usage: bench-control [MESSAGES [SESSIONS]]     so many messages at each size, or at the one size
+ * us_N: ten peers spread over all sessions are sent to, so that the traffic is the same at each N and the
+ * figure shows what the number of sessions costs. all_N: every peer is sent to in turn, so that at 1,000 each
+ * datagram also finds the caches cold, at both ends because both live here. heap_kb_per_end: what one end of
+ * an idle established session holds.
+ *
+ * usage: bench-control [MESSAGES [SESSIONS ACTIVE]]     so many messages at each size, or at the one given
  */
 #include "memnet.h"
 
+enum { MOST = 1000, ACTIVE = 10 };
+
 struct hub {
-	uint32_t session[1000];
+	uint32_t session[MOST];
 	unsigned n;
 };
 
 struct result {
-	double us, us_datagram, datagrams, heap_kb;
+	double us, datagrams, heap_kb;
 };
 
 static void collect(void *arg, const struct sess_peer_info *p)
 {
 	struct hub *h = arg;
 
-	if (p->state == SESS_UP && h->n < ARRAY_SIZE(h->session))
+	if (p->state == SESS_UP && h->n < MOST)
 		h->session[h->n++] = p->session;
 }
 
@@ -35,24 +42,33 @@ static size_t heap(void)
 	return i.uordblks + i.hblkhd;
 }
 
-/* One message to every peer, then time for the acknowledgements. */
-static void round_of(struct mem_net *net, const struct hub *h)
+static unsigned received(const struct mem_net *net)
 {
-	for (unsigned i = 0; i < h->n; i++)
-		assert_int_equal(sess_send(net->node[0].m, h->session[i], 64, "a small control message", 24),
-				 0);
-	mem_settle(net, 30 * NS_PER_MS);
+	unsigned n = 0;
+
+	for (unsigned i = 1; i < net->nnodes; i++)
+		n += net->node[i].nmsg;
+	return n;
 }
 
-static struct result measure(unsigned sessions, unsigned messages)
+/* One message per step, to every `stride`-th session in turn. */
+static void traffic(struct mem_net *net, const struct hub *h, unsigned stride, unsigned messages)
+{
+	for (unsigned i = 0, at = 0; i < messages; i++, at = (at + stride) % h->n) {
+		assert_int_equal(sess_send(net->node[0].m, h->session[at], 64, "a small control message", 24),
+				 0);
+		mem_step(net, MEM_LATENCY);
+	}
+}
+
+static struct result measure(unsigned sessions, unsigned active, unsigned messages)
 {
 	struct mem_net *net = mem_new(sessions + 1);
-	const unsigned rounds = messages / sessions + 1;
+	const size_t empty = heap();
 	struct hub h = { .n = 0 };
 	struct result r;
-	unsigned before = 0, after = 0;
-	size_t empty = heap();
 	uint64_t sent;
+	unsigned before;
 	double t;
 
 	for (unsigned i = 1; i <= sessions; i++) {
@@ -64,21 +80,18 @@ static struct result measure(unsigned sessions, unsigned messages)
 	sess_peers(net->node[0].m, collect, &h);
 	assert_int_equal(h.n, sessions);
 	r.heap_kb = ((double)heap() - (double)empty) / 2 / sessions / 1024;
-	round_of(net, &h);
-	for (unsigned i = 1; i <= sessions; i++)
-		before += net->node[i].nmsg;
+	traffic(net, &h, sessions / active, 2 * sessions);
+	mem_settle(net, NS_PER_S);
+	before = received(net);
 	sent = net->datagrams;
 	t = cpu_us();
-	for (unsigned i = 0; i < rounds; i++)
-		round_of(net, &h);
+	traffic(net, &h, sessions / active, messages);
 	t = cpu_us() - t;
 	sent = net->datagrams - sent;
-	for (unsigned i = 1; i <= sessions; i++)
-		after += net->node[i].nmsg;
-	assert_int_equal(after - before, rounds * sessions);
-	r.us = t / rounds / sessions;
-	r.us_datagram = t / (double)sent;
-	r.datagrams = (double)sent / rounds / sessions;
+	mem_settle(net, NS_PER_S);
+	assert_int_equal(received(net) - before, messages);
+	r.us = t / (double)sent;
+	r.datagrams = (double)sent / messages;
 	mem_free(net);
 	return r;
 }
@@ -86,21 +99,23 @@ static struct result measure(unsigned sessions, unsigned messages)
 int main(int argc, char **argv)
 {
 	const unsigned messages = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 100000;
-	struct result a, b, c;
+	struct result a, b, c, all;
 
-	if (argc > 2) { /* one size only, to profile */
-		a = measure((unsigned)strtoul(argv[2], NULL, 10), messages);
+	if (argc > 3) {
+		a = measure((unsigned)strtoul(argv[2], NULL, 10), (unsigned)strtoul(argv[3], NULL, 10),
+			    messages);
 		printf("{\"us\":%.2f,\"datagrams_per_message\":%.2f}\n", a.us, a.datagrams);
 		return 0;
 	}
-
-	(void)measure(10, 1000); /* first use of everything */
-	a = measure(10, messages);
-	b = measure(100, messages);
-	c = measure(1000, messages);
+	(void)measure(10, ACTIVE, 1000); /* first use of everything */
+	a = measure(10, ACTIVE, messages);
+	b = measure(100, ACTIVE, messages);
+	c = measure(1000, ACTIVE, messages);
+	all = measure(1000, 1000, messages);
 	printf("{\"us_10\":%.2f,\"us_100\":%.2f,\"us_1000\":%.2f,\"ratio\":%.3f,\"datagrams_per_message\":%."
 	       "2f,"
-	       "\"us_per_datagram_1000\":%.2f,\"heap_kb_per_end\":%.1f}\n",
-	       a.us, b.us, c.us, c.us / a.us, c.datagrams, c.us_datagram, c.heap_kb);
+	       "\"all_1000\":%.2f,\"ratio_all\":%.3f,\"datagrams_per_message_all\":%.2f,"
+	       "\"heap_kb_per_end\":%.1f}\n",
+	       a.us, b.us, c.us, c.us / a.us, c.datagrams, all.us, all.us / a.us, all.datagrams, c.heap_kb);
 	return 0;
 }

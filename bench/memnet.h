@@ -12,6 +12,7 @@
 #include "session/testlib.h"
 
 #define MEM_LATENCY (100 * NS_PER_US)
+enum { MEM_MTU = 1452 };
 
 struct mem_node {
 	struct mem_net *net;
@@ -25,7 +26,7 @@ struct mem_node {
 struct mem_dgram {
 	struct endpoint from, to;
 	size_t n;
-	uint8_t p[FRAME_MAX];
+	uint8_t p[MEM_MTU];
 };
 
 struct mem_net {
@@ -61,7 +62,7 @@ static inline void mem_send(void *arg, const struct endpoint *to, const void *p,
 		net->queue[q] = realloc(net->queue[q], net->cap[q] * sizeof(*net->queue[q]));
 		assert_non_null(net->queue[q]);
 	}
-	assert_true(n <= FRAME_MAX);
+	assert_true(n <= MEM_MTU);
 	d = &net->queue[q][net->n[q]++];
 	d->from = t->at;
 	d->to = *to;
@@ -154,7 +155,7 @@ static inline struct mem_net *mem_new(unsigned nnodes)
 					 .rng = &net->rng,
 					 .nlanes = 2,
 					 .suite = AEAD_AES_256_GCM,
-					 .mtu = 1452,
+					 .mtu = MEM_MTU,
 					 .wall_offset = WALL * (int64_t)NS_PER_S,
 					 .ops = &mem_ops,
 					 .arg = t };
