@@ -236,9 +236,7 @@ void ctl_closed(void *arg, struct quic_conn *c, const struct err *why)
 /* ---- messages ---- */
 static int recheck(struct epoch *e, struct err *er)
 {
-	const struct bundle *b = e->m->bundle;
-	struct svid_info info;
-	int r = svid_verify(&b, 1, SVID_LINK, &e->who.leaf, 1, tls_wall(&e->m->env), &info, er);
+	int r = tls_recheck(&e->who, er);
 
 	if (r == ERR_REVOKED)
 		e->m->n.refused_revoked++;

@@ -109,9 +109,27 @@ static int verify_cb(X509_STORE_CTX *sc, void *arg)
 	X509_free(w->leaf);
 	X509_up_ref(chain[0]);
 	w->leaf = chain[0];
+	if (!w->join) {
+		w->bundle_number = w->env->bundle->number;
+		memcpy(w->bundle_hash, w->env->bundle->hash, SHA256_LEN);
+	}
 	w->verified = true;
 	X509_STORE_CTX_set_error(sc, X509_V_OK);
 	return 1;
+}
+
+int tls_recheck(const struct tls_who *w, struct err *e)
+{
+	const struct bundle *b = w->env->bundle;
+	struct svid_info info;
+
+	if (!b || !w->verified || !w->leaf)
+		return err_set(e, ERR_AUTH, "it was not verified");
+	/* An unsigned bundle has no hash to know it by. */
+	if (b->encoded && b->number == w->bundle_number && memcmp(b->hash, w->bundle_hash, SHA256_LEN) == 0 &&
+	    tls_wall(w->env) < w->info.not_after)
+		return 0;
+	return svid_verify(&b, 1, SVID_LINK, &w->leaf, 1, tls_wall(w->env), &info, e);
 }
 
 /* Whether the client's ALPN list (length-prefixed names) has the one name in `want`. */

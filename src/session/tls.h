@@ -34,9 +34,11 @@ struct tls_who {
 	bool is_join;		  /* ALPN x0-join/1 was chosen */
 	bool verified;
 	enum tls_refusal refusal;
-	struct svid_info info; /* when verified */
-	X509 *leaf;	       /* owned; when verified */
-	struct err err;	       /* why it was refused */
+	struct svid_info info;	/* when verified */
+	X509 *leaf;		/* owned; when verified */
+	uint64_t bundle_number; /* what it was verified against */
+	uint8_t bundle_hash[SHA256_LEN];
+	struct err err; /* why it was refused */
 };
 void tls_who_fini(struct tls_who *w);
 
@@ -57,6 +59,11 @@ int tls_join_client(SSL_CTX **ret, struct err *e); /* context without certificat
  * NULL. */
 SSL *tls_ssl(SSL_CTX *ctx, struct tls *t, bool server, struct tls_who *who);
 
+/*
+ * Whether the peer, verified in the handshake, may still come in now. The signature is checked again only if
+ * the bundle is another one by now. 0, ERR_EXPIRED, ERR_REVOKED, ERR_AUTH.
+ */
+int tls_recheck(const struct tls_who *who, struct err *e);
 /* After the handshake: everything the design demands was negotiated. ERR_AUTH with the sentence otherwise. */
 int tls_check(SSL *ssl, const struct tls_who *who, struct err *e);
 /* Human reason for a failed handshake: our own refusal, an OpenSSL error, or the alert. Clears OpenSSL's
