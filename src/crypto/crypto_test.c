@@ -109,6 +109,13 @@ static void keys_survive_der(void **state)
 		assert_int_equal(key_pub_hash(k, h1), 0);
 		assert_int_equal(key_pub_hash(again, h2), 0);
 		assert_memory_equal(h1, h2, 32);
+		unsigned char *spki = NULL; /* what OpenSSL makes of it */
+		int spki_n = i2d_PUBKEY(k, &spki);
+
+		assert_true(spki_n > 0);
+		assert_int_equal(sha256(spki, (size_t)spki_n, h2), 0);
+		assert_memory_equal(h1, h2, 32);
+		OPENSSL_free(spki);
 		/* Cut at any length, or with a byte more: no key, and the out-parameter stays. */
 		for (size_t n = 0; n < der.n; n += 1 + der.n / 50)
 			assert_int_equal(key_from_der(der.p, n, &pub, &e), ERR_PARSE);

@@ -116,11 +116,25 @@ int key_from_spki(const void *p, size_t n, EVP_PKEY **ret, struct err *e)
 	return 0;
 }
 
+/* RFC 9881: always these bytes before the 1,952 of the key. OpenSSL's encoder takes 30 us to find them out.
+ */
+static const uint8_t mldsa65_spki[] = { 0x30, 0x82, 0x07, 0xb2, 0x30, 0x0b, 0x06, 0x09, 0x60, 0x86, 0x48,
+					0x01, 0x65, 0x03, 0x04, 0x03, 0x12, 0x03, 0x82, 0x07, 0xa1, 0x00 };
+enum { MLDSA65_PUB = 1952 };
+
 int key_pub_hash(const EVP_PKEY *k, uint8_t out[SHA256_LEN])
 {
+	uint8_t spki[sizeof(mldsa65_spki) + MLDSA65_PUB];
+	size_t raw = MLDSA65_PUB;
 	unsigned char *der = NULL;
-	int n = i2d_PUBKEY(k, &der), code;
+	int n, code;
 
+	if (key_type_of(k) == KEY_MLDSA65 &&
+	    EVP_PKEY_get_raw_public_key(k, spki + sizeof(mldsa65_spki), &raw) == 1 && raw == MLDSA65_PUB) {
+		memcpy(spki, mldsa65_spki, sizeof(mldsa65_spki));
+		return sha256(spki, sizeof(spki), out);
+	}
+	n = i2d_PUBKEY(k, &der);
 	if (n <= 0)
 		return crypto_fail(NULL, ERR_FAILED, "public key");
 	code = sha256(der, (size_t)n, out);
