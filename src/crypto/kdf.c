@@ -5,9 +5,11 @@
  * SHA-256 (FIPS 180-4), HMAC (RFC 2104), HKDF (RFC 5869), scrypt (RFC 7914). Every output is complete or
  * untouched.
  */
+#define OPENSSL_SUPPRESS_DEPRECATED /* SHA256_Init() and its kind */
 #include <openssl/core_names.h>
 #include <openssl/kdf.h>
 #include <openssl/params.h>
+#include <openssl/sha.h>
 #include <string.h>
 #include <sys/uio.h>
 
@@ -20,21 +22,18 @@ int sha256(const void *p, size_t n, uint8_t out[SHA256_LEN])
 	return sha256_iov(&v, 1, out);
 }
 
+/* By the low-level calls: those of EVP allocate, and addresses and checksums must not depend on free memory.
+ */
 int sha256_iov(const struct iovec *iov, size_t n, uint8_t out[SHA256_LEN])
 {
-	const struct crypto_algs *algs = crypto_algs();
-	EVP_MD_CTX *ctx = algs ? EVP_MD_CTX_new() : NULL;
-	uint8_t digest[SHA256_LEN];
-	bool ok = ctx && EVP_DigestInit_ex2(ctx, algs->sha256, NULL) == 1;
+	SHA256_CTX ctx;
+	bool ok = SHA256_Init(&ctx) == 1;
 
 	for (size_t i = 0; ok && i < n; i++)
-		ok = !iov[i].iov_len || EVP_DigestUpdate(ctx, iov[i].iov_base, iov[i].iov_len) == 1;
-	ok = ok && EVP_DigestFinal_ex(ctx, digest, NULL) == 1;
-	EVP_MD_CTX_free(ctx);
-	if (!ok)
-		return crypto_fail(NULL, ERR_FAILED, "sha256");
-	memcpy(out, digest, SHA256_LEN);
-	return 0;
+		ok = !iov[i].iov_len || SHA256_Update(&ctx, iov[i].iov_base, iov[i].iov_len) == 1;
+	ok = ok && SHA256_Final(out, &ctx) == 1;
+	secret_wipe(&ctx, sizeof(ctx));
+	return ok ? 0 : ERR_FAILED;
 }
 
 /* The digests a caller may name, so that no string from outside ever chooses one. */
