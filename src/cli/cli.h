@@ -107,6 +107,11 @@ struct config;
 /* The configuration in c->config: the caller frees it with config_free(). Where none was named, a missing
  * file is fine. */
 int cli_config(struct cli *c, struct config **ret, struct err *e);
+/*
+ * For commands that only have to find the daemon: a broken file (told in `why`, why->code is 0 if it is fine)
+ * yields the defaults, with its run_dir and state_dir if these can be read.
+ */
+int cli_config_place(struct cli *c, struct config **ret, struct err *why, struct err *e);
 bool cli_is_root(const char *what, struct err *e); /* sets ERR_DENIED with the remedy if not */
 /* Fields of the daemon's answers; "" or 0 if they are missing. */
 const char *cli_str(yyjson_val *obj, const char *key);

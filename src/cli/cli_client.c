@@ -29,6 +29,41 @@ int cli_config(struct cli *c, struct config **ret, struct err *e)
 	return config_load(c->config, c->config_given, ret, e);
 }
 
+/* Whole lines of the file that say where the daemon is; "" if there are none. The caller's. */
+static char *place_lines(const char *path)
+{
+	static const char *const keys[] = { "run_dir:", "state_dir:" };
+	uint8_t *text = NULL;
+	size_t n = 0, put = 0;
+	char *to, *save = NULL;
+
+	if (file_read(path, CONFIG_TEXT_MAX, &text, &n, NULL))
+		return strdup("");
+	to = calloc(1, n + 2);
+	for (char *l = strtok_r((char *)text, "\n", &save); to && l; l = strtok_r(NULL, "\n", &save))
+		for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+			if (!strncmp(l, keys[i], strlen(keys[i])))
+				put += (size_t)sprintf(to + put, "%s\n", l);
+	free(text);
+	return to;
+}
+
+int cli_config_place(struct cli *c, struct config **ret, struct err *why, struct err *e)
+{
+	char *lines;
+	int rc = cli_config(c, ret, why);
+
+	if (rc != ERR_CONFIG) {
+		if (rc)
+			*e = *why;
+		return rc;
+	}
+	lines = place_lines(c->config);
+	rc = lines ? config_parse(c->config, lines, strlen(lines), ret, NULL) : ERR_NOMEM;
+	free(lines);
+	return rc ? config_parse("defaults", "", 0, ret, e) : 0;
+}
+
 bool cli_is_root(const char *what, struct err *e)
 {
 	if (geteuid() == 0)
@@ -206,10 +241,13 @@ int cli_call(struct cli *c, const char *method, const char *path, const char *bo
 	     yyjson_doc **ret, struct err *e)
 {
 	struct config *cfg;
-	int rc = cli_config(c, &cfg, e);
+	struct err why = { 0 };
+	int rc = cli_config_place(c, &cfg, &why, e);
 
 	if (rc < 0)
 		return rc;
+	if (why.code)
+		fprintf(stderr, "x0: warning: %s; asking the daemon on %s\n", why.what, cfg->api_socket);
 	rc = cli_call_at(cfg->api_socket, method, path, body, timeout_s, ret, e);
 	config_free(cfg);
 	return rc;

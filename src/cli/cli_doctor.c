@@ -7,16 +7,16 @@
 
 static void add_config(struct cli *c, struct doctor *d, struct config **ret)
 {
-	struct err e = { 0 };
+	struct err why = { 0 }, e = { 0 };
 
-	if (cli_config(c, ret, &e) == 0) {
+	if (cli_config_place(c, ret, &why, &e) == 0 && !why.code) {
 		doctor_add(d, "config", DOCTOR_OK, "", "%.150s", c->config);
 		return;
 	}
 	doctor_add(d, "config", DOCTOR_FAIL, "correct it; x0 config check shows everything that is wrong",
-		   "%.190s", e.what);
-	/* The host is checked with the defaults then. */
-	config_parse("defaults", "", 0, ret, NULL);
+		   "%.190s", why.code ? why.what : e.what);
+	if (!*ret) /* the host is checked with the defaults then */
+		config_parse("defaults", "", 0, ret, NULL);
 }
 
 static void add_daemon(struct doctor *d, const struct config *cfg)

@@ -198,6 +198,20 @@ def test_config_typo_is_found_and_nothing_starts(make_lab):
     assert json.loads(r.stdout)["error"]["code"] == "config"
 
 
+def test_broken_config_does_not_hide_the_running_daemon(make_lab):
+    a, b = L.mesh(make_lab("node-a", "node-b"))
+    a.config("nonsense: 1\n", [b])
+    assert a.x0("config", "check", check=False).returncode == 9
+    r = a.x0("status")
+    assert "nonsense" in r.stderr and "node-a" in r.stdout
+    assert "node-b" in a.x0("peers").stdout
+    checks = {k["name"]: k for k in json.loads(a.x0("--json", "doctor", check=False).stdout)["checks"]}
+    assert checks["config"]["status"] == "fail" and "nonsense" in checks["config"]["detail"]
+    assert checks["daemon"]["status"] == "ok" and checks["broker"]["status"] == "ok"
+    assert a.x0("up", check=False).returncode == 9  # what starts something still refuses
+    a.x0("ping", "node-b", "--count", "1")
+
+
 def test_apply_that_cuts_the_link_is_undone(make_lab):
     a, b = L.mesh(make_lab("node-a", "node-b"))
     # Only a dials, so that forgetting b on a ends the link.
