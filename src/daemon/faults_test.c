@@ -248,6 +248,32 @@ static bool new_bundle(uint64_t n)
 	return struck;
 }
 
+/* A peer that cannot be added for want of memory is no conflict, and can be added later. */
+static void peer_without_memory(void **state)
+{
+	struct net *net = session_pair();
+	struct test_node *a = &net->node[0], *b = &net->node[1];
+	unsigned failed = 0;
+	bool struck = true;
+
+	(void)state;
+	for (uint64_t n = 1; struck; n++) {
+		struct err e = { 0 };
+		int rc;
+
+		fault_arm(FAULT_ALLOC, n);
+		rc = sess_peer_add(a->m, &b->self->id, &b->at, 1, false, &e);
+		struck = fault_disarm();
+		assert_int_equal(rc, e.code);
+		assert_true(rc == 0 || rc == ERR_NOMEM);
+		failed += rc != 0;
+	}
+	assert_true(failed >= 2);
+	know(net, 0, 1, true);
+	assert_true(run_until(net, both_up(net, 0, 1), 2 * NS_PER_S));
+	net_free(net);
+}
+
 /*
  * Ours and ngtcp2's. Not OpenSSL's: SSL_set_quic_tls_cbs() of 3.5 uses the BIO it could not make, so that
  * there the process ends.
@@ -288,9 +314,8 @@ static void bundle_without_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(start_without_memory),
-		cmocka_unit_test(handshake_without_memory),
-		cmocka_unit_test(rekey_without_memory),
+		cmocka_unit_test(start_without_memory),	    cmocka_unit_test(peer_without_memory),
+		cmocka_unit_test(handshake_without_memory), cmocka_unit_test(rekey_without_memory),
 		cmocka_unit_test(bundle_without_memory),
 	};
 

@@ -110,6 +110,7 @@ int sess_peer_add(struct sess_mgr *m, const struct spiffe_id *id, const struct e
 		  bool keep, struct err *e)
 {
 	struct endpoint *copy = NULL;
+	struct err why = { 0 };
 	struct peer *p;
 
 	if (m->self.uri[0] && strcmp(m->self.uri, id->uri) == 0)
@@ -120,10 +121,12 @@ int sess_peer_add(struct sess_mgr *m, const struct spiffe_id *id, const struct e
 			return err_set(e, ERR_NOMEM, "out of memory");
 		memcpy(copy, ep, nep * sizeof(*copy));
 	}
-	p = peer_get(m, id, e);
+	p = peer_get(m, id, &why);
 	if (!p) {
 		free(copy);
-		return ERR_CONFLICT;
+		if (e)
+			*e = why;
+		return why.code;
 	}
 	free(p->ep);
 	p->ep = copy;
