@@ -26,7 +26,7 @@ static void die(const char *what)
 	abort();
 }
 
-static int sh(const char *fmt, va_list ap)
+__attribute__((format(printf, 1, 0))) static int sh(const char *fmt, va_list ap)
 {
 	char cmd[1024];
 
@@ -44,7 +44,7 @@ void lab_sh(const char *fmt, ...)
 	va_end(ap);
 }
 
-static int try_sh(const char *fmt, ...)
+__attribute__((format(printf, 1, 2))) static int try_sh(const char *fmt, ...)
 {
 	va_list ap;
 	int r;
