@@ -204,8 +204,8 @@ void dial_cookie(struct sess_mgr *m, const struct endpoint *from, const uint8_t 
 		return;
 	}
 	e = by_nonce(m, ck.nonce);
-	if (!e || e->conn) {
-		m->n.drop_cookie += !e;
+	if (!e || e->conn) { /* not asked for, or the second answer */
+		m->n.drop_cookie++;
 		return;
 	}
 	e->cookie = ck;
@@ -305,7 +305,7 @@ void accept_hello(struct sess_mgr *m, const struct endpoint *from, const struct 
 			m->n.drop_cookie++;
 			return;
 		}
-		quic_input(e->conn, h->quic, h->quic_n);
+		m->n.drop_quic += !quic_input(e->conn, h->quic, h->quic_n);
 		return;
 	}
 	if (contact_cookie(&m->contact, m->cfg.rng, mgr_now(m), from, &h->cookie)) {
@@ -323,5 +323,5 @@ void accept_hello(struct sess_mgr *m, const struct endpoint *from, const struct 
 		m->n.drop_quic++;
 		return;
 	}
-	quic_input(c, h->quic, h->quic_n);
+	m->n.drop_quic += !quic_input(c, h->quic, h->quic_n);
 }

@@ -120,11 +120,16 @@ static void input_control(struct sess_mgr *m, const struct endpoint *from, const
 	struct epoch *e = authentic(m, p, n, &h);
 	bool fresh;
 
-	if (!e || !e->conn)
+	if (!e)
 		return;
-	e->control = true; /* whoever made the tag has the keys */
-	fresh = quic_input(e->conn, p + HOP_LEN, n - HOP_LEN);
-	if (fresh && !e->dead)
+	fresh = false;
+	if (e->conn) {
+		e->control = true; /* whoever made the tag has the keys */
+		fresh = quic_input(e->conn, p + HOP_LEN, n - HOP_LEN);
+	}
+	if (!fresh)
+		m->n.drop_quic++;
+	else if (!e->dead)
 		seen(e, from);
 }
 
