@@ -133,6 +133,18 @@ static int tap_open(const char *name, unsigned mtu, struct err *e)
 	return rc != 0 ? rc : fd;
 }
 
+/* Closes all descriptors from 3 on but these two. */
+static void keep_only(int a, int b)
+{
+	unsigned lo = (unsigned)(a < b ? a : b), hi = (unsigned)(a < b ? b : a);
+
+	if (lo > 3)
+		close_range(3, lo - 1, 0);
+	if (hi > lo + 1)
+		close_range(lo + 1, hi - 1, 0);
+	close_range(hi + 1, ~0U, 0);
+}
+
 int hold_start(const char *name, unsigned mtu, int config_fd, struct err *e)
 {
 	int fd = tap_open(name, mtu, e), null;
@@ -144,13 +156,12 @@ int hold_start(const char *name, unsigned mtu, int config_fd, struct err *e)
 	if (pid == 0) {
 		/* Whoever waits for the lab's output must not wait for this process. */
 		setsid();
-		null = open("/dev/null", O_RDWR);
-		for (int i = 0; i < 3; i++)
+		null = open("/dev/null", O_RDWR | O_CLOEXEC);
+		for (int i = 0; null >= 0 && i < 3; i++)
 			dup2(null, i);
-		fd = dup2(fd, 3) < 0 ? -1 : 3;
+		keep_only(fd, config_fd);
 		prctl(PR_SET_NAME, "x0-lab-hold");
-		if (dup2(config_fd, 4) == 4 && fd == 3 && close_range(5, ~0U, 0) == 0)
-			hold_loop(3, 4);
+		hold_loop(fd, config_fd);
 		_exit(1);
 	}
 	close(fd);

@@ -126,8 +126,9 @@ static int attach(struct end *d, const struct lab_impair *to, const struct impai
 		return err_sys(e, "configure the BPF program of %s", d->ifname);
 	if (bpf_attach_ingress(b->progs.release.prog_fd, c.hold) != 0 ||
 	    bpf_attach_ingress(b->progs.impair.prog_fd, d->ifindex) != 0) {
-		rc = err_sys(e, "attach a BPF program to %s of %s", d->ifname, d->at);
-		return err_todo(e, "impaired links need Linux 6.6 or later");
+		err_sys(e, "attach a BPF program to %s of %s", d->ifname, d->at);
+		err_todo(e, "impaired links need Linux 6.6 or later");
+		return ERR_SYS;
 	}
 	return 0;
 }
@@ -248,8 +249,9 @@ int lab_impair_set(const char *a, const char *b, const struct lab_impair *to, st
 	int rc;
 
 	if (geteuid() != 0) {
-		rc = err_set(e, ERR_DENIED, "changing a link needs root");
-		return err_todo(e, "run it as root, for example with sudo");
+		err_set(e, ERR_DENIED, "changing a link needs root");
+		err_todo(e, "run it as root, for example with sudo");
+		return ERR_DENIED;
 	}
 	if (to->loss_ppm > 1000000 || to->reorder_ppm > 1000000 || to->delay_ns > IMPAIR_DELAY_S * NS_PER_S)
 		return err_set(e, ERR_USAGE, "a share is at most 100%%, a delay %d s", IMPAIR_DELAY_S);
