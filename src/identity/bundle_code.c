@@ -459,6 +459,18 @@ static int decode(const void *p, size_t n, const struct bundle *trusted, const u
 	return 0;
 }
 
+bool bundle_names_signer(const void *p, size_t n, const struct bundle *trusted)
+{
+	struct signed_form f;
+
+	if (signed_form_parse(p, n, &f))
+		return false;
+	for (size_t i = 0; i < f.nsigs; i++)
+		if (signer_find(trusted, f.sigs + i * SIGNATURE))
+			return true;
+	return false;
+}
+
 int bundle_decode_any_number(const void *p, size_t n, const struct bundle *trusted, struct bundle **ret,
 			     struct err *e)
 {

@@ -112,6 +112,11 @@ int bundle_decode(const void *p, size_t n, const struct bundle *trusted, const u
 /* The same without the rules about numbers, for issuers that look for conflicts: see authority_adopt(). */
 int bundle_decode_any_number(const void *p, size_t n, const struct bundle *trusted, struct bundle **ret,
 			     struct err *e);
+/*
+ * Whether these bytes, hostile as they are, name a link root of `trusted` among their signers; nothing is
+ * verified. False: nobody we know vouches for them, so they say nothing about who brought them.
+ */
+bool bundle_names_signer(const void *p, size_t n, const struct bundle *trusted);
 /* The union of two bundles with the larger number plus one, unsigned: the rule for conflicts, see bundle.c.
  */
 int bundle_merge(const struct bundle *a, const struct bundle *b, int64_t now, struct bundle **ret,

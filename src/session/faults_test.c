@@ -211,25 +211,6 @@ static struct net *pair_up(uint64_t seed)
 	return net;
 }
 
-static struct bundle *next_bundle(struct net *net, const char *revoke)
-{
-	struct bundle *b = bundle_clone(net->bundle);
-
-	b->number = net->bundle->number + 1;
-	assert_int_equal(bundle_add_revocation(b, revoke, NULL, WALL + 1, INT64_MAX, NULL), 0);
-	assert_int_equal(bundle_sign(b, net->mint.root, net->mint.key, NULL), 0);
-	return b;
-}
-
-static void set_bundle_of(struct net *net, unsigned i, const struct bundle *b)
-{
-	struct test_node *t = &net->node[i];
-
-	bundle_free(t->self->bundle);
-	assert_int_equal(bundle_decode(b->encoded, b->encoded_n, NULL, NULL, &t->self->bundle, NULL), 0);
-	assert_int_equal(sess_identity(t->m, t->self, NULL), 0);
-}
-
 static void revocation(void **state)
 {
 	struct net *net = pair_up(10);
@@ -259,56 +240,6 @@ static void revocation(void **state)
 	assert_true(counters(&net->node[0]).refused_revoked > 0);
 	assert_true(told(&net->node[0], "revoked"));
 	bundle_free(b);
-	net_free(net);
-}
-
-static void bundle_before_ready(void **state)
-{
-	struct net *net = net_new(11);
-	struct bundle *b = next_bundle(net, "spiffe://" TD "/node/n1");
-
-	(void)state;
-	/* 0 does not know yet that 1 is revoked; 2's bundle tells it before anything else. A revoked 1
-	 * dialling 2: no keys. */
-	node_up(net, 0, node_id(net, 0), NULL, NULL);
-	node_up(net, 1, node_id(net, 1), NULL, NULL);
-	node_up(net, 2, node_id(net, 2), NULL, NULL);
-	set_bundle_of(net, 2, b);
-	know(net, 0, 2, true);
-	assert_true(run_until(net, both_up(net, 0, 2), 2 * NS_PER_S));
-	assert_int_equal(net->node[0].nbundles, 1);
-	know(net, 1, 0, true);
-	run_for(net, 3 * NS_PER_S);
-	assert_int_equal(net->node[1].nuse, 0);
-	assert_int_equal(net->node[0].nkeys, 1);
-	bundle_free(b);
-	net_free(net);
-}
-
-static void forged_bundle(void **state)
-{
-	struct net *net = net_new(12);
-	struct mint evil = mint_new(KEY_MLDSA65, TD);
-	struct bundle *b = bundle_clone(net->bundle);
-	struct node_identity *id;
-
-	(void)state;
-	/* A sound identity that shows a higher bundle signed by a root of its own beside the real one. */
-	assert_int_equal(bundle_add_root(b, SVID_LINK, evil.root, NULL), 0);
-	b->number = 9;
-	assert_int_equal(bundle_sign(b, evil.root, evil.key, NULL), 0);
-	id = node_id(net, 1);
-	bundle_free(id->bundle);
-	assert_int_equal(bundle_decode(b->encoded, b->encoded_n, NULL, NULL, &id->bundle, NULL), 0);
-	node_up(net, 0, node_id(net, 0), NULL, NULL);
-	node_up(net, 1, id, NULL, NULL);
-	know(net, 0, 1, true);
-	run_for(net, 3 * NS_PER_S);
-	assert_int_equal(net->node[0].nkeys, 0);
-	assert_int_equal(net->node[0].nbundles, 0);
-	assert_true(told(&net->node[0], "its bundle"));
-	bundle_free(b);
-	mint_fini(&evil);
 	net_free(net);
 }
 
@@ -752,8 +683,6 @@ int main(void)
 		cmocka_unit_test(self_dial),
 		cmocka_unit_test(stranger_gets_silence),
 		cmocka_unit_test(revocation),
-		cmocka_unit_test(bundle_before_ready),
-		cmocka_unit_test(forged_bundle),
 		cmocka_unit_test(svid_runs_out),
 		cmocka_unit_test(keys_refused),
 		cmocka_unit_test(join_over_the_wire),

@@ -60,6 +60,11 @@ struct epoch {
 	uint32_t id;
 	bool server, dead, half_open, known, in_core;
 	bool hello_in, state_in, wait_bundle, installed, ready_in, used;
+	uint64_t offer_number; /* the bundle that the peer says it has */
+	uint8_t offer_hash[SHA256_LEN];
+	uint64_t ask_bundle_at; /* not before: its last one was of no use */
+	unsigned useless_bundles;
+	struct loop_timer bundle_timer; /* asks then */
 	bool control;	   /* the peer has our link keys' other half: CONTROL frames instead of HELLO */
 	struct peer *peer; /* dialled, or authenticated; NULL before, and on joins */
 	struct join_out *join;
@@ -115,6 +120,8 @@ struct sess_mgr {
 	struct loop_timer tick, reap;
 	bool running, closing;
 	struct sess_counters n;
+	uint64_t bundle_log_at; /* of strange bundles: not before */
+	uint8_t bundle_logged[SHA256_LEN];
 	char refusal[480];
 	struct sipkey addr_key;
 };
@@ -154,6 +161,7 @@ void ctl_up(void *arg, struct quic_conn *c);
 int ctl_message(void *arg, struct quic_conn *c, uint16_t type, const uint8_t *p, size_t n);
 void ctl_closed(void *arg, struct quic_conn *c, const struct err *why);
 void ctl_bundle_state(struct epoch *e);
+void ctl_on_bundle_timer(void *arg, uint64_t now);
 int ctl_close(struct epoch *e, enum close_code code, const char *why); /* reliable: a message on stream 0 */
 void ctl_refuse(struct epoch *e, enum close_code code, const struct err *why); /* logs, closes, ends */
 void ctl_pings_failed(struct sess_mgr *m, uint32_t session);

@@ -314,23 +314,79 @@ static int on_hello(struct epoch *e, const uint8_t *p, size_t n)
 	return install(e);
 }
 
-static int on_bundle_state(struct epoch *e, const uint8_t *p, size_t n)
+/* ---- the bundle ---- */
+/* A peer whose bundle was of no use is asked again after 1 s, then 2 s, ... 64 s: it cannot keep us busy. */
+static void ask_bundle(struct epoch *e)
+{
+	struct sess_mgr *m = e->m;
+
+	if (e->wait_bundle) /* the answer under way was made after this offer */
+		return;
+	if (mgr_now(m) < e->ask_bundle_at) {
+		loop_timer_set(m->cfg.loop, &e->bundle_timer, e->ask_bundle_at);
+		return;
+	}
+	e->wait_bundle = true;
+	quic_send(e->conn, CTL_BUNDLE_GET, NULL, 0);
+}
+
+static void look_at_offer(struct epoch *e)
 {
 	const struct bundle *b = e->m->bundle;
-	uint64_t number;
 
+	if (e->offer_number > b->number)
+		ask_bundle(e);
+	else if (e->offer_number == b->number && memcmp(e->offer_hash, b->hash, SHA256_LEN) != 0)
+		log_warn("session", "two bundles of one number: the issuers have not merged yet",
+			 LS("peer", PEER_OF(e)), LU("number", e->offer_number));
+}
+
+void ctl_on_bundle_timer(void *arg, uint64_t now)
+{
+	struct epoch *e = arg;
+
+	(void)now;
+	if (e->conn)
+		look_at_offer(e);
+}
+
+static int on_bundle_state(struct epoch *e, const uint8_t *p, size_t n)
+{
 	if (n < 8 + SHA256_LEN)
 		return 0;
-	number = get_u64(p);
-	if (number > b->number) {
-		e->wait_bundle = true;
-		quic_send(e->conn, CTL_BUNDLE_GET, NULL, 0);
-	} else if (number == b->number && memcmp(p + 8, b->hash, SHA256_LEN) != 0) {
-		log_warn("session", "two bundles of one number: the issuers have not merged yet",
-			 LS("peer", PEER_OF(e)), LU("number", number));
-	}
+	e->offer_number = get_u64(p);
+	memcpy(e->offer_hash, p + 8, SHA256_LEN);
+	look_at_offer(e);
 	e->state_in = true;
 	return install(e);
+}
+
+static void useless_bundle(struct epoch *e)
+{
+	const unsigned shift = e->useless_bundles < 6 ? e->useless_bundles : 6;
+
+	e->useless_bundles++;
+	e->ask_bundle_at = mgr_now(e->m) + (NS_PER_S << shift);
+}
+
+/*
+ * Nobody we know signed it, so it says nothing, neither about the mesh nor against its bearer, whose SVID is
+ * good by our own bundle: it may follow an issuer that ours has yet to add. Each such bundle is logged once,
+ * and no more than one a minute.
+ */
+static void unknown_bundle(struct epoch *e)
+{
+	struct sess_mgr *m = e->m;
+
+	m->n.bundles_unknown++;
+	useless_bundle(e);
+	if (mgr_now(m) < m->bundle_log_at || !memcmp(m->bundle_logged, e->offer_hash, SHA256_LEN))
+		return;
+	m->bundle_log_at = mgr_now(m) + 60 * NS_PER_S;
+	memcpy(m->bundle_logged, e->offer_hash, SHA256_LEN);
+	log_warn("session", "a peer's bundle is signed by no root known here: ours stays in force",
+		 LS("peer", PEER_OF(e)), LU("theirs", e->offer_number), LU("ours", m->bundle->number),
+		 LS("todo", "x0 ca add-issuer makes a new issuer known to the mesh"));
 }
 
 static int on_bundle(struct epoch *e, const uint8_t *p, size_t n)
@@ -338,16 +394,23 @@ static int on_bundle(struct epoch *e, const uint8_t *p, size_t n)
 	struct sess_mgr *m = e->m;
 	struct bundle *theirs = NULL;
 	struct err er = { 0 };
+	int r;
 
 	if (!e->wait_bundle)
 		return 0;
-	if (bundle_decode(p, n, m->bundle, NULL, &theirs, &er)) {
+	r = bundle_decode(p, n, m->bundle, NULL, &theirs, &er);
+	if (r && !(r == ERR_AUTH && !bundle_names_signer(p, n, m->bundle))) {
 		err_prefix(&er, "its bundle");
 		ctl_refuse(e, CLOSE_REFUSED, &er);
 		return 1;
 	}
 	e->wait_bundle = false;
+	if (r) {
+		unknown_bundle(e);
+		return install(e);
+	}
 	if (theirs->number > m->bundle->number) {
+		e->useless_bundles = 0;
 		log_info("session", "newer bundle", LU("number", theirs->number), LS("from", PEER_OF(e)));
 		if (mgr_adopt_bundle(m, p, n, &er))
 			log_error("session", "cannot adopt the newer bundle", LS("why", er.what));
@@ -355,6 +418,8 @@ static int on_bundle(struct epoch *e, const uint8_t *p, size_t n)
 			m->cfg.ops->bundle(m->cfg.arg, theirs);
 			theirs = NULL;
 		}
+	} else {
+		useless_bundle(e);
 	}
 	bundle_free(theirs);
 	return e->dead ? 1 : install(e);

@@ -25,6 +25,7 @@ struct epoch *epoch_new(struct sess_mgr *m, bool server)
 	e->started = mgr_now(m);
 	e->who.env = &m->env;
 	loop_timer_init(&e->timer, on_timer, e);
+	loop_timer_init(&e->bundle_timer, ctl_on_bundle_timer, e);
 	tab_add(&m->ids, &e->by_id, e->id);
 	e->next = m->epochs;
 	if (e->next)
@@ -69,6 +70,7 @@ void epoch_kill(struct epoch *e, enum close_code code)
 		e->conn = NULL;
 	}
 	loop_timer_cancel(m->cfg.loop, &e->timer);
+	loop_timer_cancel(m->cfg.loop, &e->bundle_timer);
 	tab_del(&e->by_id);
 	tab_del(&e->by_link);
 	tab_del(&e->by_nonce);

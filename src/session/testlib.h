@@ -493,6 +493,26 @@ static inline struct sess_counters counters(struct test_node *t)
 	return c;
 }
 
+/* The next bundle by the net's own root, which revokes an identity for ever. */
+static inline struct bundle *next_bundle(struct net *net, const char *revoke)
+{
+	struct bundle *b = bundle_clone(net->bundle);
+
+	b->number = net->bundle->number + 1;
+	assert_int_equal(bundle_add_revocation(b, revoke, NULL, WALL + 1, INT64_MAX, NULL), 0);
+	assert_int_equal(bundle_sign(b, net->mint.root, net->mint.key, NULL), 0);
+	return b;
+}
+
+static inline void set_bundle_of(struct net *net, unsigned i, const struct bundle *b)
+{
+	struct test_node *t = &net->node[i];
+
+	bundle_free(t->self->bundle);
+	assert_int_equal(bundle_decode(b->encoded, b->encoded_n, NULL, NULL, &t->self->bundle, NULL), 0);
+	assert_int_equal(sess_identity(t->m, t->self, NULL), 0);
+}
+
 static inline void copy_info(void *arg, const struct sess_peer_info *p)
 {
 	*(struct sess_peer_info *)arg = *p;
