@@ -135,7 +135,7 @@ static void get_status(struct control *c, struct api_request *r)
 	yyjson_mut_obj_add_int(d, root, "svid_not_after", c->self->not_after);
 	yyjson_mut_obj_add_int(d, root, "svid_expires_s", c->self->not_after - control_wall(c));
 	yyjson_mut_obj_add_uint(d, root, "bundle", b->number);
-	yyjson_mut_obj_add_uint(d, root, "revocations", b->nrevoked);
+	yyjson_mut_obj_add_uint(d, root, "revocations", b->nrevoked + (b->also ? b->also->nrevoked : 0));
 	yyjson_mut_obj_add_bool(d, root, "issuer", c->issuer != NULL);
 	add_text(d, root, "device", c->tun.name);
 	yyjson_mut_obj_add_uint(d, root, "mtu", c->cfg->tun_mtu);
@@ -188,8 +188,9 @@ static void get_identity(struct control *c, struct api_request *r)
 	yyjson_mut_obj_add_uint(d, o, "link_roots", b->nlink_roots);
 	yyjson_mut_obj_add_uint(d, o, "spiffe_roots", b->nspiffe_roots);
 	a = yyjson_mut_obj_add_arr(d, o, "revoked");
-	for (size_t i = 0; i < b->nrevoked; i++)
-		yyjson_mut_arr_add_strcpy(d, a, b->revoked[i].uri);
+	for (const struct bundle *x = b; x; x = x->also)
+		for (size_t i = 0; i < x->nrevoked; i++)
+			yyjson_mut_arr_add_strcpy(d, a, x->revoked[i].uri);
 	api_reply_json(r, 200, d);
 }
 

@@ -385,7 +385,7 @@ int control_sessions_start(struct control *c, struct err *e)
 		.mtu = c->cfg->udp_payload,
 		.wall_offset = c->wall_offset,
 		.params = c->cfg->session,
-		.join_root = c->issuer ? control_own_root(c) : NULL,
+		.join_root = c->issuer ? control_own_root(c->self) : NULL,
 		.ops = &ops,
 		.arg = c,
 	};

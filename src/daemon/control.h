@@ -107,7 +107,7 @@ void control_clock_message(struct control *c, uint32_t session, const struct svi
 /* ---- control_id.c: our SVID, the bundle, joins ---- */
 int control_id_start(struct control *c, struct err *e);
 void control_id_stop(struct control *c);
-void control_bundle(struct control *c, struct bundle *newer); /* takes it */
+void control_bundle(struct control *c, struct bundle *theirs); /* takes it */
 /* Reply of the issuer that holds an encoded bundle: adopts it. */
 int control_bundle_bytes(struct control *c, const uint8_t *p, size_t n, struct err *e);
 void control_join(struct control *c, uint64_t ticket, const uint8_t exporter[32], const uint8_t *p, size_t n);
@@ -116,8 +116,8 @@ void control_renew_message(struct control *c, uint32_t session, const struct svi
 void control_renew_session_up(struct control *c, uint32_t session, const struct spiffe_id *id);
 /* Renews now; fn once with the outcome (code 0 or ERR_*, sentence). ERR_CONFLICT: a renewal is under way. */
 int control_renew(struct control *c, void (*fn)(void *arg, const struct err *e), void *arg, struct err *e);
-X509 *
-control_own_root(struct control *c); /* borrowed; the bundle's root that signed our link SVID, or NULL */
+/* Borrowed; the bundle's root that signed its link SVID, or NULL. */
+X509 *control_own_root(const struct node_identity *self);
 
 /* ---- control_conf.c: reload, apply, confirm ---- */
 int control_apply(struct control *c, const char *text, size_t n, uint64_t confirm_ns, struct err *e);

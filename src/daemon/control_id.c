@@ -38,6 +38,19 @@ static void store(struct control *c)
 			  LS("todo", e.todo));
 }
 
+X509 *control_own_root(const struct node_identity *self)
+{
+	const struct bundle *b = self->bundle;
+
+	for (size_t i = 0; i < b->nlink_roots; i++) {
+		EVP_PKEY *k = X509_get0_pubkey(b->link_roots[i]);
+
+		if (k && X509_verify(self->link, k) == 1)
+			return b->link_roots[i];
+	}
+	return NULL;
+}
+
 /* Sessions move to it; the old one is freed. */
 static void use(struct control *c, struct node_identity *next)
 {
@@ -69,76 +82,59 @@ static struct node_identity *copy(const struct node_identity *ni)
 	return n;
 }
 
-/* The bundle with its signed form, which bundle_clone() leaves out. */
-static struct bundle *copy_bundle(const struct bundle *b)
-{
-	struct bundle *n = NULL;
-
-	return bundle_decode(b->encoded, b->encoded_n, b, NULL, &n, NULL) == 0 ? n : NULL;
-}
-
 static void adopted(void *arg, const uint8_t *body, size_t n, const struct err *e)
 {
 	struct control *c = arg;
 
-	if (e)
+	if (e) {
 		log_warn("identity", "the local issuer did not take the new bundle", LS("why", e->what));
-	else
-		control_bundle_bytes(c, body, n, NULL); /* ours again, or a union with a higher number */
+		return;
+	}
+	control_bundle_bytes(c, body, n, NULL); /* ours again, or a union with a higher number */
 }
 
-static void take_bundle(struct control *c, struct bundle *newer)
+/* What ours and `b` make together. */
+static int take_bundle(struct control *c, const struct bundle *b, struct err *e)
 {
-	struct node_identity *next = copy(c->self);
+	struct bundle *settled;
+	struct node_identity *next;
+	int rc = bundle_settle(c->self->bundle, b, control_wall(c), &settled, e);
 
+	if (rc <= 0)
+		return rc;
+	next = copy(c->self);
 	if (!next) {
-		bundle_free(newer);
-		return;
+		bundle_free(settled);
+		return err_set(e, ERR_NOMEM, "no memory for the new bundle");
 	}
-	next->bundle = newer;
-	log_info("identity", "new bundle", LU("number", newer->number), LU("revocations", newer->nrevoked));
+	next->bundle = settled;
+	log_info("identity", "new bundle", LU("number", settled->number),
+		 LU("revocations", settled->nrevoked),
+		 LU("not_merged", settled->also ? settled->also->nrevoked : 0));
 	use(c, next);
+	return 0;
 }
 
-void control_bundle(struct control *c, struct bundle *newer)
+void control_bundle(struct control *c, struct bundle *theirs)
 {
-	if (newer->number <= c->self->bundle->number) {
-		bundle_free(newer);
-		return;
-	}
+	struct err e = { 0 };
+
 	if (c->issuer &&
-	    issuer_call(c->issuer, ISS_ADOPT, newer->encoded, newer->encoded_n, adopted, c, NULL) < 0)
+	    issuer_call(c->issuer, ISS_ADOPT, theirs->encoded, theirs->encoded_n, adopted, c, NULL) < 0)
 		log_warn("identity", "the local issuer is not there to take the new bundle");
-	take_bundle(c, newer);
+	if (take_bundle(c, theirs, &e) < 0)
+		log_error("identity", "a bundle cannot be taken", LS("why", e.what));
+	bundle_free(theirs);
 }
 
 int control_bundle_bytes(struct control *c, const uint8_t *p, size_t n, struct err *e)
 {
 	struct bundle *b = NULL;
-	int rc = bundle_decode(p, n, c->self->bundle, NULL, &b, e);
+	int rc = bundle_decode_any_number(p, n, c->self->bundle, &b, e);
 
-	if (rc == ERR_REPLAY)
-		return 0; /* ours is newer already */
-	if (rc < 0)
-		return rc;
-	if (b->number > c->self->bundle->number)
-		take_bundle(c, b);
-	else
-		bundle_free(b);
-	return 0;
-}
-
-X509 *control_own_root(struct control *c)
-{
-	const struct bundle *b = c->self->bundle;
-
-	for (size_t i = 0; i < b->nlink_roots; i++) {
-		EVP_PKEY *k = X509_get0_pubkey(b->link_roots[i]);
-
-		if (k && X509_verify(c->self->link, k) == 1)
-			return b->link_roots[i];
-	}
-	return NULL;
+	rc = rc ? rc : take_bundle(c, b, e);
+	bundle_free(b);
+	return rc;
 }
 
 /* ---- our renewal ---- */
@@ -193,8 +189,14 @@ static int take_reply(struct control *c, const uint8_t *reply, size_t n, struct 
 		return rc;
 	next = calloc(1, sizeof(*next));
 	t = X509_get0_notAfter(j.link);
-	if (next && !j.bundle)
-		j.bundle = copy_bundle(c->self->bundle);
+	if (next) { /* the issuer's may lack what another one revokes */
+		struct bundle *settled = NULL;
+
+		if (j.bundle)
+			bundle_settle(c->self->bundle, j.bundle, control_wall(c), &settled, NULL);
+		bundle_free(j.bundle);
+		j.bundle = settled ? settled : bundle_copy(c->self->bundle);
+	}
 	if (!next || !j.bundle || ASN1_TIME_to_tm(t, &tm) != 1) {
 		free(next);
 		joined_fini(&j);
@@ -508,8 +510,9 @@ static void synced(void *arg, const uint8_t *body, size_t n, const struct err *e
 {
 	struct control *c = arg;
 
-	if (!e)
-		control_bundle_bytes(c, body, n, NULL);
+	if (e)
+		return;
+	control_bundle_bytes(c, body, n, NULL);
 }
 
 int control_id_start(struct control *c, struct err *e)

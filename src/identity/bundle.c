@@ -14,8 +14,8 @@
  * signs the union of both, with the larger number plus one. The union is commutative, associative and
  * idempotent (of two revocations of the same thing the later `at` and `until` stay), so issuers that merge at
  * the same time again meet in equal content, and a bundle that already holds everything is adopted as it is:
- * the process ends. Nodes that do not issue keep what they have until a higher number comes. Only revocations
- * whose every SVID has expired are left out of a union.
+ * the process ends. Only revocations whose every SVID has expired are left out of a union. Nodes that do not
+ * issue choose one of the two, all the same one, and honour the revocations of both (bundle_settle()).
  *
  * Source: SPIFFE_Trust_Domain_and_Bundle (the content); the encoding is ours.
  */
@@ -57,6 +57,7 @@ struct bundle *bundle_free(struct bundle *b)
 	free(b->revoked);
 	free(b->policy_signers);
 	free(b->encoded);
+	bundle_free(b->also);
 	free(b);
 	return NULL;
 }
@@ -254,6 +255,23 @@ struct bundle *bundle_clone(const struct bundle *b)
 	return c;
 }
 
+struct bundle *bundle_copy(const struct bundle *b)
+{
+	struct bundle *c = bundle_clone(b);
+
+	if (!c)
+		return NULL;
+	memcpy(c->hash, b->hash, sizeof(c->hash));
+	c->encoded = b->encoded ? malloc(b->encoded_n) : NULL;
+	c->also = b->also ? bundle_clone(b->also) : NULL;
+	if ((b->encoded && !c->encoded) || (b->also && !c->also))
+		return bundle_free(c);
+	if (b->encoded)
+		memcpy(c->encoded, b->encoded, b->encoded_n);
+	c->encoded_n = b->encoded_n;
+	return c;
+}
+
 int bundle_merge(const struct bundle *a, const struct bundle *b, int64_t now, struct bundle **ret,
 		 struct err *e)
 {
@@ -288,6 +306,68 @@ static bool has_root(X509 *const *set, size_t n, X509 *root)
 	return false;
 }
 
+/* Whether b revokes the same thing at least as late and as long. */
+static bool covers(const struct bundle *b, const struct revocation *r)
+{
+	size_t at = revocation_find(b, r->uri, r->svid);
+	const struct revocation *own = b->revoked + at;
+
+	return at < b->nrevoked && !strcmp(own->uri, r->uri) && !memcmp(own->svid, r->svid, SHA256_LEN) &&
+	       own->at >= r->at && own->until >= r->until;
+}
+
+/* Puts what b->also must hold of `from`; whether that was new is added to *changed. */
+static int honour(struct bundle *b, const struct bundle *from, int64_t now, const struct bundle *known,
+		  bool *changed, struct err *e)
+{
+	int rc = 0;
+
+	for (size_t i = 0; from && i < from->nrevoked && !rc; i++) {
+		const struct revocation *r = from->revoked + i;
+		const uint8_t *svid = memcmp(r->svid, whole, SHA256_LEN) ? r->svid : NULL;
+
+		if (r->until < now)
+			continue;
+		*changed |= !covers(known, r) && !(known->also && covers(known->also, r));
+		if (!covers(b, r))
+			rc = bundle_add_revocation(b->also, r->uri, svid, r->at, r->until, e);
+	}
+	return rc;
+}
+
+int bundle_settle(const struct bundle *own, const struct bundle *theirs, int64_t now, struct bundle **ret,
+		  struct err *e)
+{
+	const struct bundle *const parts[] = { own, own->also, theirs, theirs->also };
+	bool changed = theirs->number > own->number ||
+		       (theirs->number == own->number && memcmp(theirs->hash, own->hash, SHA256_LEN) > 0);
+	struct bundle *b;
+	int rc = 0;
+
+	if (strcmp(own->trust_domain, theirs->trust_domain))
+		return err_set(e, ERR_DENIED, "a bundle of %s has no say in %s", theirs->trust_domain,
+			       own->trust_domain);
+	b = bundle_copy(changed ? theirs : own);
+	if (b) {
+		bundle_free(b->also);
+		b->also = bundle_new(b->trust_domain);
+	}
+	if (!b || !b->also) {
+		bundle_free(b);
+		return err_set(e, ERR_NOMEM, "out of memory");
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(parts) && !rc; i++)
+		rc = honour(b, parts[i], now, own, &changed, e);
+	if (rc || !changed) {
+		bundle_free(b);
+		return rc;
+	}
+	if (!b->also->nrevoked)
+		b->also = bundle_free(b->also);
+	*ret = b;
+	return 1;
+}
+
 bool bundle_contains(const struct bundle *b, const struct bundle *part, int64_t now)
 {
 	for (size_t i = 0; i < part->nlink_roots; i++)
@@ -296,17 +376,9 @@ bool bundle_contains(const struct bundle *b, const struct bundle *part, int64_t 
 	for (size_t i = 0; i < part->nspiffe_roots; i++)
 		if (!has_root(b->spiffe_roots, b->nspiffe_roots, part->spiffe_roots[i]))
 			return false;
-	for (size_t i = 0; i < part->nrevoked; i++) {
-		const struct revocation *r = part->revoked + i, *own;
-		size_t at = revocation_find(b, r->uri, r->svid);
-
-		if (r->until < now)
-			continue;
-		own = b->revoked + at;
-		if (at == b->nrevoked || strcmp(own->uri, r->uri) || memcmp(own->svid, r->svid, SHA256_LEN) ||
-		    own->at < r->at || own->until < r->until)
+	for (size_t i = 0; i < part->nrevoked; i++)
+		if (part->revoked[i].until >= now && !covers(b, part->revoked + i))
 			return false;
-	}
 	for (size_t i = 0, j = 0; i < part->npolicy_signers; i++) {
 		while (j < b->npolicy_signers && strcmp(b->policy_signers[j], part->policy_signers[i]) < 0)
 			j++;
@@ -330,7 +402,7 @@ bool bundle_revokes(const struct bundle *b, const char *uri, const uint8_t key_h
 			return true;
 		}
 	}
-	return false;
+	return b->also && bundle_revokes(b->also, uri, key_hash, issued_at);
 }
 
 bool bundle_removed(const struct bundle *b, const char *uri)

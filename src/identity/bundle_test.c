@@ -532,6 +532,78 @@ static void test_merge(void **state)
 	bundle_free(b);
 }
 
+/* Two issuers' bundles of one number, on a node that cannot merge them. */
+static void test_settle(void **state)
+{
+	const char *const p = "spiffe://" TD "/node/p", *const q = "spiffe://" TD "/node/q";
+	struct bundle *a = with_roots(4, &la, &lb), *b = with_roots(4, &la, &lb), *ab, *ba, *x = NULL,
+		      *y = NULL, *m = NULL;
+	uint8_t k[SHA256_LEN] = { 5 };
+
+	(void)state;
+	must(bundle_add_revocation(a, p, NULL, NOW, NOW + 10, e));
+	must(bundle_add_revocation(a, "spiffe://" TD "/node/old", NULL, NOW - 99, NOW - 1, e));
+	must(bundle_add_revocation(b, q, k, NOW, NOW + 20, e));
+	must(bundle_sign(a, la.crt, la.key, e));
+	must(bundle_sign(b, lb.crt, lb.key, e));
+	assert_int_equal(bundle_settle(a, b, NOW, &ab, NULL), 1);
+	assert_int_equal(bundle_settle(b, a, NOW, &ba, NULL), 1);
+	/* The same choice on every node, in its signed form, and the revocations of both. */
+	assert_memory_equal(ab->hash, ba->hash, SHA256_LEN);
+	assert_memory_equal(ab->encoded, ba->encoded, ab->encoded_n);
+	assert_true(bundle_revokes(ab, p, lb.hash, NOW) && bundle_revokes(ba, p, lb.hash, NOW));
+	assert_true(bundle_revokes(ab, q, k, NOW) && bundle_revokes(ba, q, k, NOW));
+	assert_int_equal(ab->also->nrevoked, 1); /* the expired one is left out */
+	/* Again: nothing new. */
+	assert_int_equal(bundle_settle(ab, a, NOW, &x, NULL), 0);
+	assert_int_equal(bundle_settle(ab, b, NOW, &x, NULL), 0);
+	assert_int_equal(bundle_settle(ab, ba, NOW, &x, NULL), 0);
+	assert_null(x);
+	/* The union ends it. */
+	must(bundle_merge(a, b, NOW, &m, e));
+	must(bundle_sign(m, la.crt, la.key, e));
+	assert_int_equal(bundle_settle(ab, m, NOW, &x, NULL), 1);
+	assert_int_equal(x->number, 5);
+	assert_null(x->also);
+	assert_int_equal(bundle_settle(x, a, NOW, &y, NULL), 0); /* and no way back */
+	x = bundle_free(x);
+	/* A higher number that lacks one of them does not bring it back to life; nor does a lower one count.
+	 */
+	b->number = 6;
+	must(bundle_sign(b, lb.crt, lb.key, e));
+	assert_int_equal(bundle_settle(m, b, NOW, &x, NULL), 1);
+	assert_int_equal(x->number, 6);
+	assert_true(bundle_revokes(x, p, lb.hash, NOW));
+	a->number = 3;
+	must(bundle_add_revocation(a, "spiffe://" TD "/node/r", NULL, NOW, INT64_MAX, e));
+	must(bundle_sign(a, la.crt, la.key, e));
+	assert_int_equal(bundle_settle(x, a, NOW, &y, NULL), 1);
+	assert_int_equal(y->number, 6);
+	assert_true(bundle_revokes(y, "spiffe://" TD "/node/r", lb.hash, NOW + 99));
+	/* Until every SVID it hits has expired. */
+	bundle_free(x);
+	b->number = 7;
+	must(bundle_sign(b, lb.crt, lb.key, e));
+	assert_int_equal(bundle_settle(y, b, NOW + 11, &x, NULL), 1);
+	assert_false(bundle_revokes(x, p, lb.hash, NOW));
+	struct bundle *copy = bundle_copy(x), *clone = bundle_clone(x);
+
+	assert_int_equal(copy->also->nrevoked, 1);
+	assert_null(clone->also);
+	bundle_free(copy);
+	bundle_free(clone);
+	copy = bundle_new("other.example");
+	refused(ERR_DENIED, bundle_settle(x, copy, NOW, &y, e));
+	bundle_free(copy);
+	bundle_free(y);
+	bundle_free(x);
+	bundle_free(m);
+	bundle_free(ab);
+	bundle_free(ba);
+	bundle_free(a);
+	bundle_free(b);
+}
+
 static void test_limits(void **state)
 {
 	struct bundle *b = with_roots(1, &la, NULL), *d;
@@ -577,6 +649,7 @@ int main(void)
 		cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_flaws_well_signed),
 		cmocka_unit_test(test_merge),
+		cmocka_unit_test(test_settle),
 		cmocka_unit_test(test_limits),
 	};
 

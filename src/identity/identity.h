@@ -74,6 +74,11 @@ struct bundle {
 	size_t nrevoked;
 	char **policy_signers; /* owned; SPIFFE IDs */
 	size_t npolicy_signers;
+	/*
+	 * Owned; only its revocations count: those of other verified bundles, which this one lacks until the
+	 * issuers have merged. Honoured by bundle_revokes(), never encoded or signed. NULL: none.
+	 */
+	struct bundle *also;
 	uint8_t hash[SHA256_LEN]; /* of the signed content, whoever signed it; all zero while unsigned */
 	uint8_t *encoded;	  /* owned; the signed form as received or made; NULL while unsigned */
 	size_t encoded_n;
@@ -81,7 +86,9 @@ struct bundle {
 
 struct bundle *bundle_new(const char *trust_domain);
 struct bundle *bundle_free(struct bundle *b);
-struct bundle *bundle_clone(const struct bundle *b); /* deep; keeps `number`, drops `encoded` */
+struct bundle *bundle_clone(const struct bundle *b); /* deep; keeps `number`, drops `encoded` and `also` */
+/* Deep, with the signed form and `also`; NULL without memory. */
+struct bundle *bundle_copy(const struct bundle *b);
 int bundle_add_root(struct bundle *b, enum svid_profile profile, X509 *root,
 		    struct err *e); /* takes a reference */
 /*
@@ -121,6 +128,14 @@ bool bundle_names_signer(const void *p, size_t n, const struct bundle *trusted);
  */
 int bundle_merge(const struct bundle *a, const struct bundle *b, int64_t now, struct bundle **ret,
 		 struct err *e);
+/*
+ * What a node that holds `own` makes of `theirs`, verified by it: the higher number, of equal numbers the
+ * higher hash, with every revocation of the other one that it lacks in `also`. So all nodes choose alike and
+ * no revocation known here is lost, whichever bundle comes next. 1: *ret is the new one; 0: nothing new, *ret
+ * untouched.
+ */
+int bundle_settle(const struct bundle *own, const struct bundle *theirs, int64_t now, struct bundle **ret,
+		  struct err *e);
 /* Whether b holds all of `part`, revocations that expired before `now` excepted. */
 bool bundle_contains(const struct bundle *b, const struct bundle *part, int64_t now);
 /* issued_at: the leaf's notBefore. A whole identity is revoked up to and including the second `at`, or for

@@ -108,12 +108,92 @@ static void forged_bundle(void **state)
 	net_free(net);
 }
 
+/*
+ * Two issuers revoke at the same moment, one each: n4 known at n0, n5 at n1. Every node must drop both,
+ * choose the same bundle, and keep all other sessions; each of the two hears of the other's bundle, to merge
+ * it.
+ */
+static void two_of_one_number(void **state)
+{
+	struct net *net = net_new(18);
+	struct bundle *b4 = next_bundle(net, "spiffe://" TD "/node/n4"),
+		      *b5 = next_bundle(net, "spiffe://" TD "/node/n5"), *both = NULL;
+
+	(void)state;
+	for (unsigned i = 0; i < 6; i++)
+		node_up(net, i, node_id(net, i), NULL, NULL);
+	for (unsigned i = 0; i < 6; i++)
+		for (unsigned j = i + 1; j < 6; j++)
+			know(net, i, j, true);
+	run_for(net, 3 * NS_PER_S);
+	for (unsigned i = 0; i < 6; i++)
+		assert_int_equal(live_sessions(&net->node[i]), 5);
+	set_bundle_of(net, 0, b4);
+	set_bundle_of(net, 1, b5);
+	run_for(net, 5 * NS_PER_S);
+	for (unsigned i = 0; i < 4; i++) {
+		const struct bundle *b = net->node[i].m->bundle;
+
+		assert_int_equal(live_sessions(&net->node[i]), 3);
+		assert_int_equal(counters(&net->node[i]).closed_revoked, 2);
+		assert_memory_equal(b->hash, net->node[0].m->bundle->hash, SHA256_LEN);
+		assert_true(net->node[i].nbundles >= 1);
+	}
+	/* Nobody goes on asking. */
+	const unsigned heard = net->node[0].nbundles + net->node[1].nbundles;
+
+	run_for(net, 10 * NS_PER_S);
+	assert_int_equal(net->node[0].nbundles + net->node[1].nbundles, heard);
+	/* The union, made by one of them. */
+	assert_int_equal(bundle_merge(b4, b5, WALL, &both, NULL), 0);
+	assert_int_equal(bundle_sign(both, net->mint.root, net->mint.key, NULL), 0);
+	set_bundle_of(net, 2, both);
+	run_for(net, NS_PER_S);
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(net->node[i].m->bundle->number, 3);
+		assert_null(net->node[i].m->bundle->also);
+		assert_int_equal(live_sessions(&net->node[i]), 3);
+	}
+	bundle_free(b4);
+	bundle_free(b5);
+	bundle_free(both);
+	net_free(net);
+}
+
+/* A bundle that a faster peer has overtaken is old news, no reason to part. */
+static void overtaken(void **state)
+{
+	struct net *net = net_new(19);
+	struct bundle *two = next_bundle(net, "spiffe://" TD "/node/n7"), *three;
+
+	(void)state;
+	bundle_free(net->bundle);
+	net->bundle = bundle_copy(two);
+	three = next_bundle(net, "spiffe://" TD "/node/n6");
+	bundle_free(net->bundle);
+	net->bundle = mint_bundle(&net->mint, 1);
+	for (unsigned i = 0; i < 2; i++)
+		node_up(net, i, node_id(net, i), NULL, NULL);
+	know(net, 0, 1, true);
+	assert_true(run_until(net, both_up(net, 0, 1), 3 * NS_PER_S));
+	set_bundle_of(net, 1, two);
+	assert_true(run_until(net, net->node[0].m->epochs->wait_bundle, NS_PER_S));
+	set_bundle_of(net, 0, three);
+	run_for(net, NS_PER_S);
+	assert_int_equal(live_sessions(&net->node[0]), 1);
+	assert_int_equal(net->node[0].m->bundle->number, 3);
+	assert_int_equal(net->node[1].m->bundle->number, 3);
+	bundle_free(two);
+	bundle_free(three);
+	net_free(net);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(bundle_before_ready),
-		cmocka_unit_test(unknown_bundle),
-		cmocka_unit_test(forged_bundle),
+		cmocka_unit_test(bundle_before_ready), cmocka_unit_test(unknown_bundle),
+		cmocka_unit_test(forged_bundle),       cmocka_unit_test(two_of_one_number),
+		cmocka_unit_test(overtaken),
 	};
 
 	return cmocka_run_group_tests_name("session/bundles", tests, NULL, NULL);

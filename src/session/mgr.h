@@ -137,8 +137,9 @@ struct peer *peer_find(struct sess_mgr *m, const uint8_t addr[16]);
 struct peer *peer_get(struct sess_mgr *m, const struct spiffe_id *id,
 		      struct err *e); /* finds or makes a dynamic one */
 void peer_error(struct peer *p, const char *why);
-int mgr_adopt_bundle(struct sess_mgr *m, const uint8_t *p, size_t n,
-		     struct err *e); /* our own or verified bytes */
+/* Takes into force what bundle_settle() makes of it and ours. `theirs`: our own, or verified. 1: it changed
+ * something. */
+int mgr_settle_bundle(struct sess_mgr *m, const struct bundle *theirs, struct err *e);
 
 /* mgr_dial.c */
 struct epoch *epoch_new(struct sess_mgr *m, bool server);

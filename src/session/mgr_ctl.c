@@ -334,11 +334,10 @@ static void look_at_offer(struct epoch *e)
 {
 	const struct bundle *b = e->m->bundle;
 
-	if (e->offer_number > b->number)
+	/* Equal numbers: two issuers made a bundle each. What the other one revokes counts here too. */
+	if (e->offer_number > b->number ||
+	    (e->offer_number == b->number && memcmp(e->offer_hash, b->hash, SHA256_LEN) != 0))
 		ask_bundle(e);
-	else if (e->offer_number == b->number && memcmp(e->offer_hash, b->hash, SHA256_LEN) != 0)
-		log_warn("session", "two bundles of one number: the issuers have not merged yet",
-			 LS("peer", PEER_OF(e)), LU("number", e->offer_number));
 }
 
 void ctl_on_bundle_timer(void *arg, uint64_t now)
@@ -389,39 +388,50 @@ static void unknown_bundle(struct epoch *e)
 		 LS("todo", "x0 ca add-issuer makes a new issuer known to the mesh"));
 }
 
-static int on_bundle(struct epoch *e, const uint8_t *p, size_t n)
+/* Verified: newer, or a second one of our number, or (while we waited, another peer was faster) old. */
+static void known_bundle(struct epoch *e, struct bundle *theirs /* owned */)
 {
 	struct sess_mgr *m = e->m;
+	const bool conflict = theirs->number == m->bundle->number &&
+			      memcmp(theirs->hash, m->bundle->hash, SHA256_LEN) != 0;
+	struct err er = { 0 };
+	int r = mgr_settle_bundle(m, theirs, &er);
+
+	if (r < 0)
+		log_error("session", "cannot adopt a bundle", LS("why", er.what), LS("from", PEER_OF(e)));
+	if (r <= 0)
+		useless_bundle(e);
+	else
+		e->useless_bundles = 0;
+	if (r > 0 || conflict)
+		log_info("session",
+			 conflict ? "two bundles of one number: revocations of both count" : "newer bundle",
+			 LU("number", theirs->number), LS("from", PEER_OF(e)));
+	if (m->cfg.ops->bundle && (r > 0 || conflict))
+		m->cfg.ops->bundle(m->cfg.arg, theirs);
+	else
+		bundle_free(theirs);
+}
+
+static int on_bundle(struct epoch *e, const uint8_t *p, size_t n)
+{
 	struct bundle *theirs = NULL;
 	struct err er = { 0 };
 	int r;
 
 	if (!e->wait_bundle)
 		return 0;
-	r = bundle_decode(p, n, m->bundle, NULL, &theirs, &er);
-	if (r && !(r == ERR_AUTH && !bundle_names_signer(p, n, m->bundle))) {
+	r = bundle_decode_any_number(p, n, e->m->bundle, &theirs, &er);
+	if (r && !(r == ERR_AUTH && !bundle_names_signer(p, n, e->m->bundle))) {
 		err_prefix(&er, "its bundle");
 		ctl_refuse(e, CLOSE_REFUSED, &er);
 		return 1;
 	}
 	e->wait_bundle = false;
-	if (r) {
+	if (r)
 		unknown_bundle(e);
-		return install(e);
-	}
-	if (theirs->number > m->bundle->number) {
-		e->useless_bundles = 0;
-		log_info("session", "newer bundle", LU("number", theirs->number), LS("from", PEER_OF(e)));
-		if (mgr_adopt_bundle(m, p, n, &er))
-			log_error("session", "cannot adopt the newer bundle", LS("why", er.what));
-		else if (m->cfg.ops->bundle) {
-			m->cfg.ops->bundle(m->cfg.arg, theirs);
-			theirs = NULL;
-		}
-	} else {
-		useless_bundle(e);
-	}
-	bundle_free(theirs);
+	else
+		known_bundle(e, theirs);
 	return e->dead ? 1 : install(e);
 }
 

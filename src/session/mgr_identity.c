@@ -23,6 +23,7 @@ static int set_bundle(struct sess_mgr *m, struct bundle *b /* owned */, struct e
 	uint8_t hash[SHA256_LEN];
 	const bool join = own_root_hash(m, hash) == 0;
 	struct bundle *old = m->bundle;
+	const bool same = old && !memcmp(old->hash, b->hash, SHA256_LEN);
 	bool root_gone = false;
 	int r = contact_roots(&m->contact, b, join ? hash : NULL, e);
 
@@ -40,7 +41,7 @@ static int set_bundle(struct sess_mgr *m, struct bundle *b /* owned */, struct e
 		    bundle_revokes(b, x->who.info.id.uri, x->who.info.key_hash, x->who.info.not_before))
 			core_session_end(&m->core, &x->core, SESS_REVOKED, mgr_now(m));
 	mgr_run(m);
-	for (struct epoch *x = m->epochs; x; x = x->next)
+	for (struct epoch *x = m->epochs; x && !same; x = x->next)
 		if (x->in_core && x->conn)
 			ctl_bundle_state(x);
 	/* A new handshake verifies the peer against the roots that are left. */
@@ -49,29 +50,22 @@ static int set_bundle(struct sess_mgr *m, struct bundle *b /* owned */, struct e
 	return 0;
 }
 
-int mgr_adopt_bundle(struct sess_mgr *m, const uint8_t *p, size_t n, struct err *e)
-{
-	struct bundle *b;
-	int r = bundle_decode(p, n, m->bundle, NULL, &b, e);
-
-	return r ? r : set_bundle(m, b, e);
-}
-
-static int copy_bundle(struct sess_mgr *m, const struct bundle *from, struct err *e)
+int mgr_settle_bundle(struct sess_mgr *m, const struct bundle *theirs, struct err *e)
 {
 	struct bundle *b;
 	int r;
 
-	if (from->encoded) {
-		r = bundle_decode(from->encoded, from->encoded_n, NULL, NULL, &b, e);
-		if (r)
+	if (m->bundle) {
+		r = bundle_settle(m->bundle, theirs, tls_wall(&m->env), &b, e);
+		if (r <= 0)
 			return r;
 	} else {
-		b = bundle_clone(from);
+		b = bundle_copy(theirs);
 		if (!b)
 			return err_set(e, ERR_NOMEM, "out of memory");
 	}
-	return set_bundle(m, b, e);
+	r = set_bundle(m, b, e);
+	return r ? r : 1;
 }
 
 int sess_identity(struct sess_mgr *m, const struct node_identity *self, struct err *e)
@@ -82,12 +76,10 @@ int sess_identity(struct sess_mgr *m, const struct node_identity *self, struct e
 
 	if (r)
 		return r;
-	if (!m->bundle || self->bundle->number > m->bundle->number) {
-		r = copy_bundle(m, self->bundle, e);
-		if (r) {
-			tls_unref(t);
-			return r;
-		}
+	r = mgr_settle_bundle(m, self->bundle, e);
+	if (r < 0) {
+		tls_unref(t);
+		return r;
 	}
 	renewed = m->tls && memcmp(m->tls->leaf_hash, t->leaf_hash, SHA256_LEN) != 0;
 	tls_unref(m->tls);

@@ -62,7 +62,9 @@ struct sess_ops {
 	void (*gone)(void *arg, uint32_t session, enum sess_end why,
 		     const char *detail); /* receive keys end now */
 	void (*path)(void *arg, uint32_t link, const struct endpoint *to, unsigned frame_max); /* validated */
-	void (*bundle)(void *arg, struct bundle *newer); /* verified, higher number; owned by the callee */
+	/* Verified: newer, or a second one of our number, which an issuer merges (what this node makes of it:
+	 * bundle_settle()). Owned by the callee. */
+	void (*bundle)(void *arg, struct bundle *theirs);
 	/* Authenticated message of a later part (type >= 64) or CTL_RENEW/CTL_RENEWED. */
 	void (*message)(void *arg, uint32_t session, const struct svid_info *peer, uint16_t type,
 			const uint8_t *p, size_t n);

@@ -255,8 +255,11 @@ def test_sighup_reloads_peers_and_keeps_the_old_on_errors(make_lab):
     assert a.linked(b)
 
 
-def test_second_issuer(make_lab):
-    a, b, c = L.mesh(make_lab("node-a", "node-b", "node-c"))
+def bundle(host):
+    return host.json("identity", "show")["bundle"]
+
+
+def second_issuer(a, b, others):
     b.x0("ca", "init")
     b.down()
     b.up()
@@ -265,8 +268,31 @@ def test_second_issuer(make_lab):
     with open(roots, "w") as f:
         f.write(b.x0("ca", "roots").stdout)
     a.x0("ca", "add-issuer", roots)
-    L.wait_for("the bundle at c", lambda: c.json("identity", "show")["bundle"]["link_roots"] == 2, 20)
-    L.wait_for("the bundle at b", lambda: b.json("identity", "show")["bundle"]["link_roots"] == 2, 20)
+    for h in [b, *others]:
+        L.wait_for(f"the bundle at {h.name}", lambda h=h: bundle(h)["link_roots"] == 2, 20)
+
+
+def test_two_issuers_revoke_at_once(make_lab):
+    lab = make_lab("node-a", "node-b", "node-c", "node-d", "node-e")
+    a, b, c, d, e = L.mesh(lab)
+    second_issuer(a, b, [c, d, e])
+    L.run("ip", "-n", lab.sw, "link", "set", "p2", "nomaster")
+    a.x0("ca", "revoke", "node-c")
+    b.x0("ca", "revoke", "node-d")
+    assert bundle(a)["number"] == bundle(b)["number"] and bundle(a)["revoked"] != bundle(b)["revoked"]
+    L.run("ip", "-n", lab.sw, "link", "set", "p2", "master", "br0")
+    both = [f"spiffe://{L.DOMAIN}/node/node-{n}" for n in "cd"]
+    for h in (a, b, e):
+        L.wait_for(f"both revocations at {h.name}", lambda h=h: bundle(h)["revoked"] == both, 60)
+    L.wait_for("one number", lambda: bundle(a)["number"] == bundle(b)["number"] == bundle(e)["number"], 20)
+    for h in (a, b, e):
+        assert not h.linked(c) and not h.linked(d)
+        L.wait_for("the others linked", lambda h=h: all(h.linked(p) for p in (a, b, e) if p is not h), 60)
+
+
+def test_second_issuer(make_lab):
+    a, b, c = L.mesh(make_lab("node-a", "node-b", "node-c"))
+    second_issuer(a, b, [c])
     # The first issuer dies; the second renews.
     a.down()
     L.wait_for("c linked with b", lambda: c.linked(b))
