@@ -194,12 +194,45 @@ static int talk(struct join *j, const struct config *cfg, double timeout, struct
 	return rc;
 }
 
+/* The first line of standard input, without blanks around it. */
+static int read_token(char to[TOKEN_TEXT], struct err *e)
+{
+	size_t n = 0, skip;
+	ssize_t k;
+
+	do {
+		k = read(STDIN_FILENO, to + n, TOKEN_TEXT - 1 - n);
+		n += k > 0 ? (size_t)k : 0;
+	} while (n < TOKEN_TEXT - 1 && !memchr(to, '\n', n) && (k > 0 || (k < 0 && errno == EINTR)));
+	to[n] = 0;
+	skip = strspn(to, " \t\r");
+	memmove(to, to + skip, n + 1 - skip);
+	to[strcspn(to, " \t\r\n")] = 0;
+	if (*to)
+		return 0;
+	err_set(e, ERR_USAGE, "no token on standard input");
+	return err_todo(e, "on the issuer: x0 ca token NAME; give its output to x0 join - here");
+}
+
+static int take_token(struct join *j, const struct cli *c, struct err *e)
+{
+	char text[TOKEN_TEXT];
+	int rc;
+
+	if (strcmp(c->argv[0], "-") != 0)
+		return token_decode(c->argv[0], &j->token, e);
+	rc = read_token(text, e);
+	rc = rc ? rc : token_decode(text, &j->token, e);
+	secret_wipe(text, sizeof(text));
+	return rc;
+}
+
 static int join(struct join *j, struct cli *c, const struct config *cfg, double timeout, struct err *e)
 {
 	struct node_identity *have = NULL;
 	int rc = crypto_init(e);
 
-	rc = rc ? rc : token_decode(c->argv[0], &j->token, e);
+	rc = rc ? rc : take_token(j, c, e);
 	if (rc == 0 && node_identity_load(cfg->identity_dir, &have, NULL) == 0) {
 		bool same = spiffe_id_in(&have->id, j->token.trust_domain) &&
 			    spiffe_id_node_name(&have->id) &&

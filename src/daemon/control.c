@@ -392,7 +392,7 @@ int control_sessions_start(struct control *c, struct err *e)
 	int rc;
 
 	ops = issuer_ops;
-	if (!cfg.join_root)
+	if (!c->issuer)
 		ops.join = NULL;
 	c->rxbuf = malloc(RX_BUF);
 	if (!c->rxbuf)

@@ -16,6 +16,7 @@ enum { REPLY_MAX = 256 };
 struct renewal {
 	struct loop_timer timer;
 	bool busy;
+	bool at_once;			 /* the next round must not wait: see got_own_roots() */
 	EVP_PKEY *link_key, *spiffe_key; /* owned; of the renewal under way */
 	uint8_t *request;		 /* owned */
 	size_t request_n;
@@ -56,6 +57,8 @@ static void use(struct control *c, struct node_identity *next)
 {
 	struct err e = { 0 };
 
+	if (c->issuer) /* joins are answered in the name of the root that our SVID comes from */
+		sess_join_root(c->sess, control_own_root(next));
 	if (sess_identity(c->sess, next, &e) < 0) {
 		log_error("identity", "sessions refused the new identity; the old one stays",
 			  LS("why", e.what));
@@ -82,6 +85,18 @@ static struct node_identity *copy(const struct node_identity *ni)
 	return n;
 }
 
+static void got_own_roots(void *arg, const uint8_t *body, size_t n, const struct err *e);
+
+/*
+ * A newcomer's token pins the local issuer's root, so our own SVID must come from there before we can answer:
+ * once the bundle holds that root, and our SVID is of another, it is renewed at once.
+ */
+static void ask_own_roots(struct control *c)
+{
+	if (issuer_call(c->issuer, ISS_ROOTS, NULL, 0, got_own_roots, c, NULL) < 0)
+		log_warn("identity", "the local issuer is not there to tell its roots");
+}
+
 static void adopted(void *arg, const uint8_t *body, size_t n, const struct err *e)
 {
 	struct control *c = arg;
@@ -91,6 +106,7 @@ static void adopted(void *arg, const uint8_t *body, size_t n, const struct err *
 		return;
 	}
 	control_bundle_bytes(c, body, n, NULL); /* ours again, or a union with a higher number */
+	ask_own_roots(c);
 }
 
 /* What ours and `b` make together. */
@@ -168,6 +184,8 @@ static void done(struct control *c, const struct err *e)
 			 LI("expires_s", c->self->not_after - now));
 	} else {
 		log_info("identity", "renewed", LI("expires_s", c->self->not_after - now));
+		if (r->at_once)
+			wait = 1;
 	}
 	/* Short-lived SVIDs (tests) renew within seconds; never spin. */
 	loop_timer_set(c->loop, &r->timer, loop_now(c->loop) + (uint64_t)(wait < 1 ? 1 : wait) * NS_PER_S);
@@ -348,6 +366,7 @@ static int renew_start(struct control *c, struct err *e)
 	int rc;
 
 	r->tried = 0;
+	r->at_once = false;
 	r->last = (struct err){ 0 };
 	rc = make_request(c, e);
 	if (rc < 0) {
@@ -402,6 +421,31 @@ void control_renew_session_up(struct control *c, uint32_t session, const struct 
 	/* A renewal that failed for want of an issuer is tried as soon as one appears. */
 	if (!r->busy && r->last.code && is_seed(c, id))
 		loop_timer_set(c->loop, &r->timer, loop_now(c->loop));
+}
+
+static void got_own_roots(void *arg, const uint8_t *body, size_t n, const struct err *e)
+{
+	struct control *c = arg;
+	const struct bundle *b = c->self->bundle;
+	struct rd r = rd_init(body, n);
+	struct rd der = e ? rd_init(NULL, 0) : rd_sub(&r, rd_u32(&r));
+	X509 *root = NULL, *own = control_own_root(c->self);
+	bool listed = false;
+
+	if (e || !rd_ok(&r))
+		return;
+	root = d2i_X509(NULL, &der.p, (long)rd_left(&der));
+	if (!root)
+		return;
+	for (size_t i = 0; i < b->nlink_roots; i++)
+		listed |= !X509_cmp(b->link_roots[i], root);
+	if (listed && (!own || X509_cmp(own, root) != 0)) {
+		log_info("identity", "the mesh trusts the local issuer now: renewing there");
+		c->renewal->at_once = true;
+		if (!c->renewal->busy)
+			loop_timer_set(c->loop, &c->renewal->timer, loop_now(c->loop));
+	}
+	X509_free(root);
 }
 
 /* ---- others' renewals and joins ---- */
@@ -513,6 +557,7 @@ static void synced(void *arg, const uint8_t *body, size_t n, const struct err *e
 	if (e)
 		return;
 	control_bundle_bytes(c, body, n, NULL);
+	ask_own_roots(c);
 }
 
 int control_id_start(struct control *c, struct err *e)

@@ -18,14 +18,29 @@ static int own_root_hash(const struct sess_mgr *m, uint8_t hash[SHA256_LEN])
 	return m->cfg.join_root ? key_pub_hash(X509_get0_pubkey(m->cfg.join_root), hash) : ERR_NOT_FOUND;
 }
 
-static int set_bundle(struct sess_mgr *m, struct bundle *b /* owned */, struct err *e)
+void sess_join_root(struct sess_mgr *m, X509 *root)
+{
+	if (root)
+		X509_up_ref(root);
+	X509_free(m->cfg.join_root);
+	m->cfg.join_root = root;
+}
+
+/* The knock keys we answer to: of every root, and of our own for joins. */
+static int set_contact(struct sess_mgr *m, const struct bundle *b, struct err *e)
 {
 	uint8_t hash[SHA256_LEN];
 	const bool join = own_root_hash(m, hash) == 0;
+
+	return contact_roots(&m->contact, b, join ? hash : NULL, e);
+}
+
+static int set_bundle(struct sess_mgr *m, struct bundle *b /* owned */, struct err *e)
+{
 	struct bundle *old = m->bundle;
 	const bool same = old && !memcmp(old->hash, b->hash, SHA256_LEN);
 	bool root_gone = false;
-	int r = contact_roots(&m->contact, b, join ? hash : NULL, e);
+	int r = set_contact(m, b, e);
 
 	if (r) {
 		bundle_free(b);
@@ -77,6 +92,8 @@ int sess_identity(struct sess_mgr *m, const struct node_identity *self, struct e
 	if (r)
 		return r;
 	r = mgr_settle_bundle(m, self->bundle, e);
+	if (r >= 0)
+		r = set_contact(m, m->bundle, e); /* the join root may have changed */
 	if (r < 0) {
 		tls_unref(t);
 		return r;

@@ -402,6 +402,8 @@ int sess_new(const struct sess_config *cfg, struct sess_mgr **ret, struct err *e
 		return err_set(e, ERR_NOMEM, "out of memory");
 	m->cfg = *cfg;
 	m->cfg.self = NULL;
+	m->cfg.join_root = NULL;
+	sess_join_root(m, cfg->join_root);
 	if (!m->cfg.proto)
 		m->cfg.proto = X0_PROTO;
 	m->env = (struct tls_env){ .loop = cfg->loop, .wall_offset = cfg->wall_offset };
@@ -452,6 +454,7 @@ struct sess_mgr *sess_free(struct sess_mgr *m)
 	core_fini(&m->core);
 	contact_fini(&m->contact);
 	bundle_free(m->bundle);
+	sess_join_root(m, NULL);
 	tls_unref(m->tls);
 	SSL_CTX_free(m->join_ctx);
 	tab_fini(&m->peers);

@@ -104,7 +104,8 @@ struct sess_config {
 	uint16_t proto;			  /* 0: X0_PROTO; tests speak as another version */
 	int64_t wall_offset;		  /* ns: wall time = loop now + offset (virtual time in tests) */
 	struct sess_params params;
-	X509 *join_root; /* borrowed; our own link root if this node answers joins (ops->join), else NULL */
+	X509 *join_root; /* our own link root if this node answers joins (ops->join), else NULL:
+			    sess_join_root() */
 	const struct sess_ops *ops;
 	void *arg;
 };
@@ -131,6 +132,12 @@ void sess_rekey(struct sess_mgr *m, uint32_t session); /* now */
 /* New SVID (renewal) or new bundle: takes effect for new handshakes; sessions re-key; revoked ones end at
  * once. */
 int sess_identity(struct sess_mgr *m, const struct node_identity *self, struct err *e);
+
+/*
+ * The link root that our link SVID comes from, if this node answers joins from now on; NULL: it does not.
+ * Takes a reference; in force with the next sess_identity().
+ */
+void sess_join_root(struct sess_mgr *m, X509 *root);
 
 /* Reliable message to an authenticated peer, in order; ERR_NOT_FOUND, ERR_LIMIT (more than 4 MiB
  * unacknowledged). */

@@ -11,7 +11,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def run(*argv, check=True, timeout=30, **kw):
-    r = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, **kw)
+    if "input" not in kw:
+        kw["stdin"] = subprocess.DEVNULL
+    r = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, **kw)
     if check and r.returncode:
         raise AssertionError(f"{' '.join(map(str, argv))}: exit status {r.returncode}\n{r.stdout}{r.stderr}")
     return r

@@ -272,6 +272,25 @@ def second_issuer(a, b, others):
         L.wait_for(f"the bundle at {h.name}", lambda h=h: bundle(h)["link_roots"] == 2, 20)
 
 
+def test_second_issuer_answers_joins_at_once(make_lab):
+    lab = make_lab("node-a", "node-b")
+    a, b = L.mesh(lab)
+    pid = b.pid()
+    second_issuer(a, b, [])
+    started = b.pid()
+    L.wait_for("the SVID from the own root", lambda: "the mesh trusts the local issuer now" in b.log(), 20)
+    c = lab.add("node-c", 3)
+    c.config("", [a, b])
+    token = b.x0("ca", "token", "node-c", "--addr", f"{b.addr}:7430").stdout
+    r = c.x0("join", "-", input="nonsense\n", check=False)
+    assert r.returncode and "token" in r.stderr and "standard input" not in r.stderr
+    assert "standard input" in c.x0("join", "-", check=False).stderr
+    c.x0("join", "-", input=" " + token)
+    assert b.pid() == started != pid, "no restart in between"
+    c.up()
+    L.wait_for("c linked with both", lambda: c.linked(a) and c.linked(b), 20)
+
+
 def test_two_issuers_revoke_at_once(make_lab):
     lab = make_lab("node-a", "node-b", "node-c", "node-d", "node-e")
     a, b, c, d, e = L.mesh(lab)
