@@ -452,6 +452,18 @@ int authority_publish(struct authority *a, struct bundle *b, int64_t now, struct
 	bundle_drop_expired(b, now);
 	if (!rc)
 		rc = bundle_sign(b, a->link_root, a->link_key, e);
+	/* No session would carry it: the mesh would go on with the old one, and nobody would know. */
+	if (!rc && b->encoded_n > BUNDLE_SENT_MAX) {
+		rc = err_set(
+			e, ERR_LIMIT,
+			"with this the bundle has %zu bytes and %zu revocations, more than the %d bytes that "
+			"sessions carry: nothing was changed",
+			b->encoded_n, b->nrevoked, BUNDLE_SENT_MAX);
+		err_todo(e,
+			 "revocations leave it %d days after they were made, removed nodes never: until then "
+			 "stop the host itself, or move to a new trust domain",
+			 SVID_TTL_MAX / 86400);
+	}
 	if (!rc)
 		rc = write_in(a->dir, "bundle", b->encoded, b->encoded_n, e);
 	if (rc) {

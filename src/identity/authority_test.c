@@ -663,6 +663,37 @@ static void test_malformed_records(void **state)
 	}
 }
 
+/* A bundle that no session could carry is not made; what has expired makes room. */
+static void test_bundle_size(void **state)
+{
+	char *dir = NULL, uri[64];
+	struct authority *a = new_authority(&dir);
+	struct bundle *b = bundle_clone(authority_bundle(a));
+	const size_t each = SHA256_LEN + 8 + 8 + 2 + strlen("spiffe://" TD "/node/n00000");
+	const size_t room = (BUNDLE_SENT_MAX - authority_bundle(a)->encoded_n) / each;
+	uint64_t number;
+
+	(void)state;
+	b->number++;
+	for (size_t i = 0; i < room; i++) {
+		str_fmt(uri, sizeof(uri), "spiffe://" TD "/node/n%05zu", i);
+		assert_int_equal(bundle_add_revocation(b, uri, NULL, NOW, NOW + 100, NULL), 0);
+	}
+	must(bundle_sign(b, a->link_root, a->link_key, e));
+	must(authority_adopt(a, b, NOW, e));
+	number = authority_bundle(a)->number;
+	refused(ERR_LIMIT, authority_revoke(a, "spiffe://" TD "/node/one-more", NULL, NOW + 100, e));
+	refused(ERR_LIMIT, authority_remove(a, "one-more", true, NOW + 100, e));
+	assert_int_equal(authority_bundle(a)->number, number);
+	assert_int_equal(authority_bundle(a)->nrevoked, room);
+	must(authority_revoke(a, "spiffe://" TD "/node/one-more", NULL, NOW + 101, e));
+	assert_int_equal(authority_bundle(a)->number, number + 1);
+	assert_int_equal(authority_bundle(a)->nrevoked, 1);
+	bundle_free(b);
+	authority_free(a);
+	test_path_free(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -672,6 +703,7 @@ int main(void)
 		cmocka_unit_test(test_revocation),
 		cmocka_unit_test(test_nothing_in_force_that_is_not_stored),
 		cmocka_unit_test(test_two_issuers),
+		cmocka_unit_test(test_bundle_size),
 		cmocka_unit_test(test_backup),
 		cmocka_unit_test(test_backup_contents),
 		cmocka_unit_test(test_tokens),

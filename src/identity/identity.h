@@ -59,7 +59,8 @@ enum {
 	BUNDLE_REVOKED_MAX = 100000,
 	BUNDLE_SIGNERS_MAX = 1024,
 	BUNDLE_SIGS_MAX = 16,
-	BUNDLE_MAX = 32 << 20 /* bytes of the encoded form */
+	BUNDLE_MAX = 32 << 20,	  /* bytes of the encoded form, at most, on disk */
+	BUNDLE_SENT_MAX = 1 << 20 /* what one message of a session carries: authorities make none larger */
 };
 
 /* All arrays are sorted and unique: change them through bundle_add_*() only. */

@@ -35,6 +35,8 @@ static int set_contact(struct sess_mgr *m, const struct bundle *b, struct err *e
 	return contact_roots(&m->contact, b, join ? hash : NULL, e);
 }
 
+_Static_assert((int)BUNDLE_SENT_MAX <= (int)CTL_MAX, "a bundle travels in one message");
+
 static int set_bundle(struct sess_mgr *m, struct bundle *b /* owned */, struct err *e)
 {
 	struct bundle *old = m->bundle;
@@ -48,6 +50,9 @@ static int set_bundle(struct sess_mgr *m, struct bundle *b /* owned */, struct e
 	}
 	m->bundle = b;
 	m->env.bundle = b;
+	if (b->encoded_n > CTL_MAX)
+		log_error("session", "the bundle is too large to be sent: peers do not hear of it",
+			  LU("bytes", b->encoded_n), LU("at_most", CTL_MAX));
 	for (size_t i = 0; old && i < old->nlink_roots; i++)
 		root_gone |= !has_root(b, old->link_roots[i]);
 	bundle_free(old);
