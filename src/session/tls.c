@@ -125,9 +125,9 @@ int tls_recheck(const struct tls_who *w, struct err *e)
 
 	if (!b || !w->verified || !w->leaf)
 		return err_set(e, ERR_AUTH, "it was not verified");
-	/* An unsigned bundle has no hash to know it by. */
-	if (b->encoded && b->number == w->bundle_number && memcmp(b->hash, w->bundle_hash, SHA256_LEN) == 0 &&
-	    tls_wall(w->env) < w->info.not_after)
+	/* An unsigned bundle has no hash to know it by, and the hash says nothing of `also`. */
+	if (b->encoded && !b->also && b->number == w->bundle_number &&
+	    memcmp(b->hash, w->bundle_hash, SHA256_LEN) == 0 && tls_wall(w->env) < w->info.not_after)
 		return 0;
 	return svid_verify(&b, 1, SVID_LINK, &w->leaf, 1, tls_wall(w->env), &info, e);
 }
