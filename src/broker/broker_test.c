@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <poll.h>
@@ -720,6 +721,65 @@ static void udp(void **state)
 	broker_close(b);
 }
 
+/* Everything that a main gone wrong can do to the sockets, without rights, is gone when the next one gets
+ * them. */
+static void udp_spoiled(void **state)
+{
+	struct sock_filter drop[] = { BPF_STMT(BPF_RET | BPF_K, 0) },
+			   first[] = { BPF_STMT(BPF_RET | BPF_K, 0) };
+	struct sock_fprog all = { 1, drop }, steer = { 1, first };
+	struct sockaddr_in6 away = { .sin6_family = AF_INET6,
+				     .sin6_port = htons(9),
+				     .sin6_addr = in6addr_loopback };
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+	struct endpoint any = { .port = PORT };
+	struct broker_udp u, next;
+	struct err e = { 0 };
+	struct broker *b;
+	int on = 1, off = 0;
+
+	NEED_ROOT();
+	b = dial();
+	assert_int_equal(broker_udp(b, &any, 2, &u, &e), 0);
+	for (unsigned i = 0; i < u.nfds; i++) {
+		assert_int_equal(setsockopt(u.fd[i], SOL_SOCKET, SO_ATTACH_FILTER, &all, sizeof(all)), 0);
+		assert_int_equal(setsockopt(u.fd[i], IPPROTO_UDP, 104, &off, sizeof(off)), 0);
+	}
+	assert_int_equal(setsockopt(u.fd[0], SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &steer, sizeof(steer)), 0);
+	assert_int_equal(broker_udp(b, &any, 2, &next, &e), 0);
+	assert_true(next.kept);
+	close_all(u.fd, u.nfds);
+	check_steering(&next, "127.0.0.1:17430");
+	check_steering(&next, "[::1]:17430");
+	assert_int_equal(option(next.fd[1], IPPROTO_UDP, 104), 1);
+
+	/* What cannot be undone costs the sockets, once their last user closed them. */
+	assert_int_equal(setsockopt(next.fd[1], SOL_SOCKET, SO_ATTACH_FILTER, &all, sizeof(all)), 0);
+	assert_int_equal(setsockopt(next.fd[1], SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof(on)), 0);
+	close_all(next.fd, next.nfds);
+	assert_int_equal(broker_udp(b, &any, 2, &u, &e), 0);
+	assert_false(u.kept);
+	check_steering(&u, "[::1]:17430");
+	assert_int_equal(connect(u.fd[2], (struct sockaddr *)&away, sizeof(away)), 0);
+	assert_int_equal(shutdown(u.fd[2], SHUT_RDWR), 0);
+	close_all(u.fd, u.nfds);
+	assert_int_equal(broker_udp(b, &any, 2, &u, &e), 0);
+	assert_false(u.kept);
+	check_steering(&u, "[::1]:17430");
+	/* Connected, and connected and no more: both are out of the group. */
+	for (int again = 0; again < 2; again++) {
+		assert_int_equal(connect(u.fd[1], (struct sockaddr *)&away, sizeof(away)), 0);
+		if (again)
+			assert_int_equal(connect(u.fd[1], &none, sizeof(none)), 0);
+		close_all(u.fd, u.nfds);
+		assert_int_equal(broker_udp(b, &any, 2, &u, &e), 0);
+		assert_false(u.kept);
+		check_steering(&u, "[::1]:17430");
+	}
+	close_all(u.fd, u.nfds);
+	broker_close(b);
+}
+
 static void udp_binds(void **state)
 {
 	struct endpoint one, taken = { .port = PORT + 2 };
@@ -1030,10 +1090,10 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(tun_device),	  T(tun_offloads),   T(tun_of_others), T(routes),     T(main_killed),
-		T(broker_killed), T(broker_stopped), T(down),	       T(udp),	      T(udp_binds),
-		T(malformed),	  T(second_client),  T(deaf_client),   T(wrong_user), T(other_user_serves),
-		T(hardened),	  T(command_line),
+		T(tun_device),	      T(tun_offloads),	 T(tun_of_others), T(routes),	   T(main_killed),
+		T(broker_killed),     T(broker_stopped), T(down),	   T(udp),	   T(udp_spoiled),
+		T(udp_binds),	      T(malformed),	 T(second_client), T(deaf_client), T(wrong_user),
+		T(other_user_serves), T(hardened),	 T(command_line),
 	};
 
 	return cmocka_run_group_tests_name("broker/broker", tests, setup_group, teardown_group);

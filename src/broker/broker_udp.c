@@ -16,6 +16,7 @@
 #include <linux/filter.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -150,6 +151,31 @@ static bool any(const struct endpoint *ep)
 	return !memcmp(ep->addr, zero, sizeof(zero));
 }
 
+/*
+ * A main gone wrong shares these sockets and needs no rights to change them. What can be set again is; false
+ * if something cannot: such a socket must not be handed to the next main. One that was ever connected has
+ * left the group for good, which its steering finds out.
+ */
+static bool clean(const struct kept *k)
+{
+	const char *name;
+
+	for (unsigned i = 0; i < k->udp.n; i++) {
+		struct pollfd p = { .fd = k->udp.fd[i], .events = POLLRDHUP };
+		struct sockaddr_storage peer;
+		char device[16];
+		socklen_t n = sizeof(device), peer_n = sizeof(peer);
+
+		if (poll(&p, 1, 0) < 0 || p.revents & (POLLRDHUP | POLLHUP | POLLNVAL) ||
+		    getsockopt(p.fd, SOL_SOCKET, SO_BINDTODEVICE, device, &n) || n > 0 ||
+		    !getpeername(p.fd, (struct sockaddr *)&peer, &peer_n) ||
+		    (set(p.fd, SOL_SOCKET, SO_DETACH_FILTER, 0) && errno != ENOENT) ||
+		    steer(p.fd, k->udp.n - 1) || tune(p.fd, k->udp.family, &name))
+			return false;
+	}
+	return true;
+}
+
 int kept_udp(struct kept *k, const struct broker_req_udp *q, bool *ret_kept, struct err *e)
 {
 	struct endpoint ep = { .port = q->port, .scope_id = q->scope_id };
@@ -158,7 +184,7 @@ int kept_udp(struct kept *k, const struct broker_req_udp *q, bool *ret_kept, str
 
 	memcpy(ep.addr, q->addr, sizeof(ep.addr));
 	if (k->udp.family && k->udp.n == q->nworkers + 1u && endpoint_equal(&k->udp.bind, &ep) &&
-	    k->udp.bind.scope_id == ep.scope_id) {
+	    k->udp.bind.scope_id == ep.scope_id && clean(k)) {
 		*ret_kept = true;
 		return 0;
 	}
