@@ -18,29 +18,53 @@
 
 enum { LOG_TAIL = 64 << 10 };
 
-/* Replaces "x0t1...." words and private keys in place. */
-static void scrub(char *s)
+static void stars(char *from, const char *to)
 {
-	char *p = s, *end;
+	for (; from < to; from++)
+		if (*from != '\n')
+			*from = '*';
+}
 
-	while ((p = strstr(p, "x0t1."))) {
-		for (p += 5; (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9');
-		     p++)
-			*p = '*';
+/* Tokens, in either case: they are read so too. */
+static void scrub_tokens(char *s)
+{
+	char *p = s;
+
+	while ((p = strcasestr(p, "x0t1."))) {
+		char *word = p + 5;
+
+		p = word + strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789");
+		stars(word, p);
 	}
-	p = s;
-	while ((p = strstr(p, "PRIVATE KEY-----"))) {
-		p += 16;
-		end = strstr(p, "-----END");
-		for (; *p && p != end; p++)
-			if (*p != '\n')
-				*p = '*';
+}
+
+/* Private keys; one whose beginning was cut off costs all that stands before its end. */
+static void scrub_keys(char *s)
+{
+	static const char mark[] = "PRIVATE KEY-----";
+	char *p = s, *at;
+
+	while ((at = strstr(p, mark))) {
+		char *dash = at, *after = at + strlen(mark), *end;
+
+		while (dash > p && strncmp(dash, "-----", 5) != 0)
+			dash--;
+		if (strncmp(dash, "-----BEGIN ", 11) != 0) {
+			stars(p, dash);
+			p = after;
+			continue;
+		}
+		end = strstr(after, "-----END ");
+		stars(after, end ? end : after + strlen(after));
+		end = end ? strstr(end, mark) : NULL;
+		p = end ? end + strlen(mark) : after + strlen(after);
 	}
 }
 
 static void part(FILE *f, const char *name, char *text)
 {
-	scrub(text);
+	scrub_tokens(text);
+	scrub_keys(text);
 	fprintf(f, "==== %s\n%s%s", name, text, *text && text[strlen(text) - 1] == '\n' ? "" : "\n");
 }
 
@@ -74,6 +98,9 @@ static void tail(FILE *f, const char *dir, const char *name)
 			rewind(in);
 		n = fread(text, 1, LOG_TAIL, in);
 		text[n] = 0;
+		/* Half a line may hold half a token, which nothing would recognize. */
+		if (st.st_size > LOG_TAIL)
+			stars(text, text + strcspn(text, "\n"));
 		part(f, path, text);
 	}
 	free(text);

@@ -5,6 +5,7 @@
 #include <cmocka.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -158,6 +159,73 @@ static void configs(void **state)
 	says(out, "\"kind\":\"Config\"");
 	close(fd);
 	unlink(path);
+}
+
+/* Whatever a log holds by mistake, and wherever its tail is cut, the bundle shows no secret. */
+static void bundle_scrubs(void **state)
+{
+	static const char token[] = "abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrstuvwxyz234567";
+	static const char body[] = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC\nc2VjcmV0IGJvZHkgb2YgYSBrZXk=";
+	static const char key[] = "-----BEGIN PRIVATE KEY-----\n%s\n-----END PRIVATE KEY-----\n";
+	char dir[] = "/tmp/x0-cli-test-XXXXXX", conf[64], logs[64], line[160];
+	struct stat st;
+	FILE *f;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	snprintf(conf, sizeof(conf), "%s/x0.yaml", dir);
+	snprintf(logs, sizeof(logs), "%s/daemon.log", dir);
+	f = fopen(conf, "w");
+	fprintf(f, "run_dir: %s\n", dir);
+	fclose(f);
+	snprintf(line, sizeof(line), "debug bundle --config %s", conf);
+
+	f = fopen(logs, "w");
+	fprintf(f, "first\njoin x0t1.%s failed\njoin X0T1.%s failed\n", token, token);
+	fprintf(f, key, body);
+	fprintf(f, "between\n");
+	fprintf(f, key, body);
+	fprintf(f, "last\n");
+	fclose(f);
+	assert_int_equal(run(line), 0);
+	assert_null(strcasestr(out, token));
+	assert_null(strstr(out, "MIIEvQ"));
+	assert_null(strstr(out, "c2VjcmV0"));
+	says(out, "first\njoin x0t1.****");
+	says(out, "\nbetween\n");
+	says(out, "\nlast\n");
+	says(out, "no daemon answers");
+
+	/* The window of 64 KiB starts inside a token, and inside a key. */
+	for (int i = 0; i < 2; i++) {
+		f = fopen(logs, "w");
+		if (i == 0)
+			fprintf(f, "join x0t1.%s\n", token);
+		else
+			fprintf(f, key, body);
+		for (long n = (64 << 10) - (i == 0 ? 20 : 66); n > 0; n--)
+			fputc(n % 64 ? '.' : '\n', f);
+		fclose(f);
+		assert_int_equal(run(line), 0);
+		assert_null(strstr(out, "234567"));
+		assert_null(strstr(out, "c2VjcmV0"));
+		says(out, "......");
+	}
+
+	/* To a file: only its owner reads it, and nothing is overwritten. */
+	snprintf(line, sizeof(line), "debug bundle %s/b --json --config %s", dir, conf);
+	assert_int_equal(run(line), 0);
+	says(out, "\"kind\":\"DebugBundle\"");
+	snprintf(logs, sizeof(logs), "%s/b", dir);
+	assert_int_equal(stat(logs, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	assert_int_not_equal(run(line), 0);
+	says(out, "\"ok\":false");
+	unlink(logs);
+	snprintf(logs, sizeof(logs), "%s/daemon.log", dir);
+	unlink(logs);
+	unlink(conf);
+	assert_int_equal(rmdir(dir), 0);
 }
 
 /* Every command and option is in help and completion; all of it comes from the table. */
@@ -329,6 +397,7 @@ int main(void)
 		cmocka_unit_test(json_errors),
 		cmocka_unit_test(unreachable_daemon),
 		cmocka_unit_test(configs),
+		cmocka_unit_test(bundle_scrubs),
 		cmocka_unit_test(generated),
 		cmocka_unit_test(tables),
 		cmocka_unit_test(amounts),
