@@ -172,6 +172,8 @@ static void on_answered(void *arg)
 	unlink_request(r);
 	if (http) {
 		detach(r);
+		if (r->allow[0])
+			evhttp_add_header(evhttp_request_get_output_headers(http), "Allow", r->allow);
 		send_answer(http, r->status, r->type, r->answer, r->answer_n);
 	}
 	request_free(r);
@@ -419,13 +421,25 @@ void api_reply_json(struct api_request *r, int status, yyjson_mut_doc *doc)
 	api_reply(r, s ? status : 500, "application/json", s, n);
 }
 
-void api_reply_err(struct api_request *r, const struct err *e)
+static void reply_problem(struct api_request *r, int status, const struct err *e)
 {
-	int status = api_http_status(e->code);
 	size_t n = 0;
 	char *s = render(problem(status, e), &n);
 
 	api_reply(r, status, "application/problem+json", s, n);
+}
+
+void api_reply_err(struct api_request *r, const struct err *e)
+{
+	reply_problem(r, api_http_status(e->code), e);
+}
+
+void api_reply_method(struct api_request *r)
+{
+	struct err e = { 0 };
+
+	err_set(&e, ERR_USAGE, "%s does not take %s", r->path, *r->method ? r->method : "this method");
+	reply_problem(r, 405, &e);
 }
 
 /* ---- listening sockets ---- */

@@ -26,7 +26,8 @@ struct api_request {
 	/* the answer, set by api_reply() */
 	int status;
 	char type[48];
-	char *answer; /* owned */
+	char allow[24]; /* for 405: the methods there are, "GET, POST" (RFC 9110, 15.5.6) */
+	char *answer;	/* owned */
 	size_t answer_n;
 	/* private */
 	struct api *api;
@@ -60,6 +61,8 @@ void api_reply(struct api_request *r, int status, const char *type, char *body, 
 void api_reply_json(struct api_request *r, int status, yyjson_mut_doc *doc);
 /* RFC 9457: application/problem+json with code, message, todo; the status follows from the code. */
 void api_reply_err(struct api_request *r, const struct err *e);
+/* 405: the path is there, and takes r->allow only. */
+void api_reply_method(struct api_request *r);
 int api_http_status(int code); /* HTTP status of an ERR_* */
 
 /* {"api":"x0/v1","kind":kind,"ok":true} to add fields to. */

@@ -350,14 +350,17 @@ static const struct {
 void api_route(struct control *c, struct api_request *r)
 {
 	struct err e = { 0 };
-	bool path = false;
 
 	for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
 		if (strcmp(routes[i].path, r->path))
 			continue;
-		path = true;
-		if (strcmp(routes[i].method, r->method))
+		if (strcmp(routes[i].method, r->method)) {
+			size_t n = strlen(r->allow);
+
+			snprintf(r->allow + n, sizeof(r->allow) - n, "%s%s", n ? ", " : "", routes[i].method);
 			continue;
+		}
+		r->allow[0] = 0;
 		if (!c->ready && !routes[i].early) {
 			err_set(&e, ERR_UNREACHABLE, "the daemon is starting or stopping");
 			api_reply_err(r, &e);
@@ -366,9 +369,10 @@ void api_route(struct control *c, struct api_request *r)
 		routes[i].fn(c, r);
 		return;
 	}
-	if (path)
-		err_set(&e, ERR_USAGE, "%s does not take %s", r->path, r->method);
-	else
-		err_set(&e, ERR_NOT_FOUND, "there is no %s", r->path);
+	if (r->allow[0]) {
+		api_reply_method(r);
+		return;
+	}
+	err_set(&e, ERR_NOT_FOUND, "there is no %s", r->path);
 	api_reply_err(r, &e);
 }
