@@ -231,8 +231,15 @@ static const struct rates *before(const struct rates *r, size_t n, const char *i
 	return NULL;
 }
 
+/* Bytes a second. A re-key starts the counters again: what they show since is at least what there was. */
+static double rate(double now, double was, double s)
+{
+	return s > 0 ? (now >= was ? now - was : now) / s : 0;
+}
+
 /* One screen; `was` are the counters of the last one, `s` seconds ago (0: there was none). */
-static size_t top_print(yyjson_val *peers, const struct rates *was, size_t nwas, double s, struct rates *now)
+static size_t top_print(FILE *f, yyjson_val *peers, const struct rates *was, size_t nwas, double s,
+			struct rates *now)
 {
 	struct cli_table t;
 	yyjson_val *p;
@@ -250,11 +257,8 @@ static size_t top_print(yyjson_val *peers, const struct rates *was, size_t nwas,
 		cli_table_cell(&t, "%s", cli_str(p, "name"));
 		cli_table_cell(&t, "%s", cli_str(p, "state"));
 		cli_table_cell(&t, "%s", rtt);
-		/* A re-key starts the counters of a session again. */
-		cli_table_cell(&t, "%s/s",
-			       cli_bytes(w && s > 0 && tx >= w->tx ? (uint64_t)((tx - w->tx) / s) : 0, a));
-		cli_table_cell(&t, "%s/s",
-			       cli_bytes(w && s > 0 && rx >= w->rx ? (uint64_t)((rx - w->rx) / s) : 0, b));
+		cli_table_cell(&t, "%s/s", cli_bytes(w ? (uint64_t)rate(tx, w->tx, s) : 0, a));
+		cli_table_cell(&t, "%s/s", cli_bytes(w ? (uint64_t)rate(rx, w->rx, s) : 0, b));
 		cli_table_cell(&t, "%s", cli_bytes((uint64_t)tx, ta));
 		cli_table_cell(&t, "%s", cli_bytes((uint64_t)rx, tb));
 		cli_table_cell(&t, "%.0f", cli_num(p, "replays"));
@@ -265,38 +269,82 @@ static size_t top_print(yyjson_val *peers, const struct rates *was, size_t nwas,
 			now[k++].rx = rx;
 		}
 	}
-	cli_table_print(&t, stdout);
+	cli_table_print(&t, f);
 	return k;
+}
+
+/* On a terminal the new screen is written over the old one, line by line: clearing it first would flicker. */
+static void top_show(const char *text, bool screen)
+{
+	const char *end;
+
+	if (!screen) {
+		fputs(text, stdout);
+		fflush(stdout);
+		return;
+	}
+	fputs("\033[H", stdout);
+	for (; (end = strchr(text, '\n')); text = end + 1)
+		printf("%.*s\033[K\n", (int)(end - text), text);
+	fputs("\033[J", stdout);
+	fflush(stdout);
+}
+
+struct top {
+	struct rates rates[2][TOP_PEERS];
+	size_t n; /* of the last screen, in rates[turn] */
+	unsigned turn;
+	uint64_t at; /* when it was asked for, 0: never */
+};
+
+/* Asks once and shows it. A daemon that restarts is waited for, but not the first time. */
+static int top_once(struct cli *c, struct top *t, bool screen, struct err *e)
+{
+	uint64_t was = t->at;
+	char *text = NULL;
+	yyjson_doc *d;
+	size_t n = 0;
+	FILE *f;
+	int rc = cli_call(c, "GET", "/peers", NULL, 5, &d, e);
+
+	if (rc < 0 && !was)
+		return rc;
+	f = open_memstream(&text, &n);
+	if (!f) {
+		if (rc == 0)
+			yyjson_doc_free(d);
+		return err_set(e, ERR_NOMEM, "no memory");
+	}
+	if (rc < 0) {
+		fprintf(f, "%s\n", e->what);
+		t->n = 0;
+	} else {
+		t->at = clock_mono_ns();
+		t->n = top_print(f, yyjson_obj_get(yyjson_doc_get_root(d), "peers"), t->rates[t->turn], t->n,
+				 was ? (double)(t->at - was) / 1e9 : 0, t->rates[!t->turn]);
+		t->turn = !t->turn;
+		yyjson_doc_free(d);
+	}
+	fclose(f);
+	top_show(text, screen);
+	free(text);
+	return 0;
 }
 
 int cli_top(struct cli *c, struct err *e)
 {
-	static struct rates a[TOP_PEERS], b[TOP_PEERS];
-	struct rates *was = a, *now = b, *swap;
-	uint64_t t = 0, t_was;
-	size_t nwas = 0;
-	yyjson_doc *d;
+	static struct top t;
+	bool once = cli_opt(c, "once") != NULL, screen = !once && isatty(STDOUT_FILENO);
 	int rc;
 
 	if (c->json)
 		return cli_peers(c, e);
+	if (screen)
+		fputs("\033[2J", stdout);
 	for (;;) {
-		rc = cli_call(c, "GET", "/peers", NULL, 5, &d, e);
-		if (rc < 0)
+		rc = top_once(c, &t, screen, e);
+		if (rc < 0 || once || ferror(stdout))
 			return rc;
-		t_was = t;
-		t = clock_mono_ns();
-		if (!cli_opt(c, "once"))
-			fputs("\033[H\033[2J", stdout);
-		nwas = top_print(yyjson_obj_get(yyjson_doc_get_root(d), "peers"), was, nwas,
-				 t_was ? (double)(t - t_was) / 1e9 : 0, now);
-		yyjson_doc_free(d);
-		fflush(stdout);
-		if (cli_opt(c, "once") || ferror(stdout))
-			return 0;
-		swap = was;
-		was = now;
-		now = swap;
 		nap(1);
 	}
 }
