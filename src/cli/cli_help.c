@@ -125,13 +125,36 @@ static void opt_words(FILE *f, const char *path)
 		fprintf(f, "--%s ", cli_globals[i].name);
 }
 
+/* The options that take a value, as a pattern of the shell's case. */
+static void value_opts(FILE *f)
+{
+	const char *sep = "";
+
+	for (size_t i = 0; i < cli_nopts + cli_nglobals; i++) {
+		const struct cli_opt *o = i < cli_nopts ? &cli_opts[i] : &cli_globals[i - cli_nopts];
+
+		if (!*o->arg)
+			continue;
+		fprintf(f, "%s--%s", sep, o->name);
+		sep = "|";
+		if (o->letter)
+			fprintf(f, "|-%c", o->letter);
+	}
+}
+
 static void bash(FILE *f)
 {
 	const char *last = "";
 
-	fputs("_x0() {\n\tlocal cur=${COMP_WORDS[COMP_CWORD]} words='' w path=''\n"
-	      "\tfor w in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do [[ $w == -* ]] || path=\"${path:+$path "
-	      "}$w\"; done\n"
+	/* What an option takes is no word of the command; bash splits --opt=value in three. */
+	fputs("_x0() {\n\tlocal cur=${COMP_WORDS[COMP_CWORD]} words='' w path='' skip=''\n"
+	      "\tfor w in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n"
+	      "\t\t[[ -n $skip && $w == '=' ]] && continue\n"
+	      "\t\t[[ -n $skip ]] && { skip=''; continue; }\n"
+	      "\t\tcase $w in ",
+	      f);
+	value_opts(f);
+	fputs(") skip=1 ;; -*) ;; *) path=\"${path:+$path }$w\" ;; esac\n\tdone\n"
 	      "\tcase $path in\n\t'') words='",
 	      f);
 	next_words(f, "");
