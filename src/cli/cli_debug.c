@@ -4,6 +4,8 @@
  * the logs; no key, no password and no token is ever in either, and what looks like a token or a PEM key is
  * scrubbed all the same.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -133,6 +135,24 @@ static void write_bundle(FILE *f, struct cli *c, const struct config *cfg)
 		tail(f, cfg->run_dir, logs[i]);
 }
 
+/* A new file that only its owner reads. */
+static int create(const char *path, FILE **ret, struct err *e)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
+
+	if (!f) {
+		err_sys(e, "cannot make %s", path);
+		if (errno == EEXIST)
+			err_todo(e, "name another file: nothing is overwritten");
+		if (fd >= 0)
+			close(fd);
+		return ERR_SYS;
+	}
+	*ret = f;
+	return 0;
+}
+
 int cli_debug_bundle(struct cli *c, struct err *e)
 {
 	struct config *cfg;
@@ -142,10 +162,7 @@ int cli_debug_bundle(struct cli *c, struct err *e)
 	if (rc < 0)
 		return rc;
 	if (c->argc) {
-		umask(0077);
-		f = fopen(c->argv[0], "wxe");
-		if (!f)
-			rc = err_sys(e, "cannot make %s", c->argv[0]);
+		rc = create(c->argv[0], &f, e);
 	} else if (c->json) {
 		rc = err_set(e, ERR_USAGE, "with --json the bundle needs a FILE");
 	}
