@@ -8,7 +8,7 @@
  * costs one probe.
  *
  * The path MTU is searched with padded probes upwards from 1232 (IPv6's 1280), the largest value first
- * because that is what most paths take. It is confirmed every 30 s while traffic flows and again after a
+ * because that is what most paths take. It is confirmed every 5 s while traffic flows and again after a
  * change of path; three losses in a row while small probes pass mean a black hole: back to the base.
  *
  * Source: RFC 9000 section 8.2 (validation), RFC 8899 (DPLPMTUD), RFC 6298 (round-trip time).
@@ -18,7 +18,8 @@
 #define CHALLENGE_RATE	(50 * NS_PER_MS)
 #define PING_FAST	NS_PER_S
 #define ANSWER_PATIENCE (2 * NS_PER_S) /* traffic without an answer for so long: ask */
-#define MTU_CONFIRM	(30 * NS_PER_S)
+#define SILENCE		(NS_PER_S / 4) /* unanswered for so long: QUIC has begun to back off */
+#define MTU_CONFIRM	(5 * NS_PER_S) /* how long a black hole may last */
 #define MTU_RAISE	(600 * NS_PER_S)
 enum { CHALLENGE_TRIES = 5, MTU_TRIES = 3, MTU_STEP = 8 };
 
@@ -40,7 +41,7 @@ static void emit(struct link *l, struct link_result *r, const struct endpoint *t
 
 void link_init(struct link *l, const struct link_params *p)
 {
-	*l = (struct link){ .p = *p, .frame_max = LINK_MTU_BASE };
+	*l = (struct link){ .p = *p, .mtu = p->mtu, .frame_max = LINK_MTU_BASE };
 }
 
 void link_down(struct link *l)
@@ -55,7 +56,7 @@ static void search(struct link *l, unsigned first, uint64_t now, struct link_res
 	if (l->frame_max != LINK_MTU_BASE)
 		r->mtu_changed = true;
 	l->frame_max = l->lo = LINK_MTU_BASE;
-	l->hi = l->p.mtu > LINK_MTU_BASE ? l->p.mtu : LINK_MTU_BASE;
+	l->hi = l->mtu;
 	l->trying = l->hi > l->lo ? (first > l->lo && first < l->hi ? first : l->hi) : 0;
 	l->tries = 0;
 	l->mtu_at = l->trying ? now : now + MTU_CONFIRM;
@@ -84,16 +85,17 @@ static void moved(struct link *l, const struct endpoint *to, uint64_t now, struc
 	l->path = *to;
 	l->has_candidate = false;
 	l->srtt = l->rttvar = 0;
-	r->path_changed = true;
+	r->path_changed = r->back = true;
 	search(l, before, now, r);
 }
 
 void link_keys(struct link *l, const struct endpoint *path, unsigned mtu, uint64_t now, struct link_result *r)
 {
 	const bool first = !l->up;
+	const unsigned both = mtu >= LINK_MTU_BASE && mtu < l->p.mtu ? mtu : l->p.mtu;
+	const bool other = both != l->mtu;
 
-	if (mtu >= LINK_MTU_BASE && mtu < l->p.mtu)
-		l->p.mtu = mtu;
+	l->mtu = both;
 	l->up = true;
 	l->last_rx = l->last_tx = now;
 	l->unanswered = 0;
@@ -102,6 +104,8 @@ void link_keys(struct link *l, const struct endpoint *path, unsigned mtu, uint64
 		moved(l, path, now, r);
 		/* Not at once: what tells the peer to take these keys into use is just being written. */
 		l->ping_soon = l->mtu_at = now + NS_PER_MS;
+	} else if (other) {
+		search(l, 0, now, r); /* the peer has another interface now */
 	} else if (l->trying) {
 		l->mtu_at = now;
 	}
@@ -114,12 +118,12 @@ void link_seen(struct link *l, const struct endpoint *from, struct rng *rng, uin
 {
 	if (!l->up)
 		return;
+	r->back = l->unanswered && now - l->unanswered > SILENCE;
 	l->last_rx = now;
 	l->unanswered = 0;
 	l->probing = false;
-	if (endpoint_equal(from, &l->path)) {
+	if (endpoint_equal(from, &l->path))
 		return;
-	}
 	if (now < l->challenge_again || (l->has_candidate && endpoint_equal(from, &l->candidate)))
 		return;
 	l->candidate = *from;
@@ -264,10 +268,10 @@ static void mtu_tick(struct link *l, uint64_t now, struct link_result *r)
 	if (now < l->mtu_at)
 		return;
 	if (!l->trying) {
-		if (now >= l->raise_at && l->frame_max + MTU_STEP <= l->p.mtu) {
+		if (now >= l->raise_at && l->frame_max + MTU_STEP <= l->mtu) {
 			l->raise_at = now + MTU_RAISE;
 			l->lo = l->frame_max;
-			l->hi = l->p.mtu;
+			l->hi = l->mtu;
 			l->trying = l->hi;
 		} else if (l->frame_max > LINK_MTU_BASE && l->last_tx + MTU_CONFIRM > now) {
 			l->trying = l->frame_max; /* confirm, with the answer to a small one beside it */

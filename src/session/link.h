@@ -14,7 +14,7 @@ enum { LINK_MTU_BASE = 1280 - 48, LINK_OUT_MAX = 4 };
 
 struct link_params {
 	uint64_t keepalive, dead_after; /* ns */
-	unsigned mtu;			/* largest UDP payload both interfaces take */
+	unsigned mtu;			/* largest UDP payload our interface takes */
 };
 
 struct link {
@@ -28,10 +28,10 @@ struct link {
 	uint64_t last_rx, last_tx, ping_at, ping_soon, unanswered; /* ns; the last three 0: none */
 	uint64_t srtt, rttvar;					   /* ns; 0: unknown */
 	unsigned frame_max, lo, hi, trying,
-		tries;		 /* search between lo (works) and hi; trying 0: none under way */
-	unsigned confirmed_once; /* what worked before the path changed: tried first */
-	uint64_t mtu_at;	 /* next step of the search or the next confirmation */
-	uint64_t raise_at;	 /* search again for more */
+		tries;	   /* search between lo (works) and hi; trying 0: none under way */
+	unsigned mtu;	   /* largest UDP payload both interfaces take */
+	uint64_t mtu_at;   /* next step of the search or the next confirmation */
+	uint64_t raise_at; /* search again for more */
 };
 
 struct link_out {
@@ -42,7 +42,9 @@ struct link_out {
 struct link_result {
 	struct link_out out[LINK_OUT_MAX];
 	unsigned n;
-	bool path_changed, mtu_changed, dead; /* dead: unanswered for dead_after */
+	bool path_changed, mtu_changed;
+	bool back; /* it can be heard again after a silence: what was lost meanwhile may be sent again */
+	bool dead; /* unanswered for dead_after */
 };
 
 void link_init(struct link *l, const struct link_params *p);

@@ -23,6 +23,8 @@ enum close_code {
 };
 /* Message types of ALPN x0-join/1: a space of their own on its stream 0. */
 enum join_type { JOIN_REQUEST = 1, JOIN_REPLY = 2 };
+enum { BURST_SLOTS = 64 };
+enum { JOIN_REQUEST_MAX = 32 * 1024 };
 
 struct join_out { /* a join of ours under way */
 	struct token token;
@@ -56,7 +58,8 @@ struct peer {
 /* One attempt and what becomes of it: knock, QUIC connection, session. */
 struct epoch {
 	struct sess_mgr *m;
-	struct tab_node by_id, by_link, by_nonce;
+	struct tab_node by_id, by_link,
+		by_nonce; /* by_nonce: of a dial; on the accepting side by the cookie */
 	uint32_t id;
 	bool server, dead, half_open, known, in_core;
 	bool hello_in, state_in, wait_bundle, installed, ready_in, used;
@@ -110,13 +113,18 @@ struct sess_mgr {
 	struct spiffe_id self;
 	uint8_t self_addr[16];
 	uint64_t self_label;
-	struct tab peers, ids, links, nonces;
+	struct tab peers, ids, links, nonces, cookies;
 	struct peer *peer_list;
 	struct epoch *epochs, *graves;
 	struct ping *pings;
 	struct join_out *joins;
 	uint32_t next_id, next_link;
 	unsigned half_open, half_open_unknown;
+	struct {
+		uint64_t since; /* ns */
+		unsigned n;
+	} burst[BURST_SLOTS]; /* frames on unknown link indices, by keyed hash of the address */
+	uint64_t burst_again; /* ns before which no knock answers one */
 	struct loop_timer tick, reap;
 	bool running, closing;
 	struct sess_counters n;
@@ -145,10 +153,13 @@ int mgr_settle_bundle(struct sess_mgr *m, const struct bundle *theirs, struct er
 struct epoch *epoch_new(struct sess_mgr *m, bool server);
 /* Takes the epoch out of everything; its memory stays until the loop turns. `code` 0: no word to the peer. */
 void epoch_kill(struct epoch *e, enum close_code code);
+void not_half_open(struct epoch *e); /* it has shown who it is, or is gone */
 struct epoch *epoch_by_id(struct sess_mgr *m, uint32_t id);
 void dial_start(struct sess_mgr *m, struct peer *p, unsigned ep, bool rekey);
 void dial_failed(struct epoch *e, const char *why); /* tells the core or the join; kills the epoch */
 int dial_knock(struct epoch *e, const struct endpoint *to, const struct knock_key *key, bool join);
+/* Knocks at an address whose frames we cannot read: who is there dialled us before we were restarted. */
+void dial_unknown(struct sess_mgr *m, const struct endpoint *to);
 void dial_cookie(struct sess_mgr *m, const struct endpoint *from, const uint8_t *p, size_t n);
 void accept_hello(struct sess_mgr *m, const struct endpoint *from, const struct hello *h);
 

@@ -20,14 +20,22 @@ static uint64_t expiry_ns(const struct sess_mgr *m, int64_t not_after)
 	return t > 0 ? (uint64_t)t : 0;
 }
 
-static void count_refusal(struct sess_mgr *m, const struct epoch *e)
+void sess_clock(struct sess_mgr *m, int64_t wall_offset)
+{
+	m->cfg.wall_offset = m->env.wall_offset = wall_offset;
+	for (struct epoch *e = m->epochs; e; e = e->next)
+		if (e->in_core)
+			e->core.expires = expiry_ns(m, e->who.info.not_after);
+}
+
+static void count_refusal(struct sess_mgr *m, const struct epoch *e, int code)
 {
 	m->n.handshakes_failed++;
 	if (e->who.refusal == TLS_REFUSED_REVOKED)
 		m->n.refused_revoked++;
 	else if (e->who.refusal == TLS_REFUSED_IDENTITY)
 		m->n.refused_identity++;
-	else
+	else if (code == ERR_AUTH)
 		m->n.refused_tls++;
 }
 
@@ -162,6 +170,7 @@ void ctl_up(void *arg, struct quic_conn *c)
 	struct sess_mgr *m = arg;
 	struct epoch *e = c->user;
 	struct err er = { 0 };
+	bool dialled;
 	int r;
 
 	if (!e)
@@ -174,28 +183,31 @@ void ctl_up(void *arg, struct quic_conn *c)
 		return;
 	}
 	names(e);
-	if (e->half_open) {
-		e->half_open = false;
-		m->half_open--;
-		m->half_open_unknown -= !e->known;
-	}
 	if (e->join || e->who.is_join) {
+		/* A newcomer has shown nothing yet: it counts as half open until it is gone, and may not talk
+		 * long. */
+		if (e->server)
+			e->conn->reader.max = JOIN_REQUEST_MAX;
 		join_up(e);
 		return;
 	}
-	m->n.handshakes_ok++;
+	not_half_open(e);
 	if (!e->peer)
 		e->peer = peer_get(m, &e->who.info.id, &er);
 	if (!e->peer) {
-		epoch_kill(e, CLOSE_REFUSED);
+		m->n.refused_identity++;
+		m->n.handshakes_failed++;
+		ctl_refuse(e, CLOSE_REFUSED, &er);
 		return;
 	}
-	if (e->peer->dial == e)
+	m->n.handshakes_ok++;
+	dialled = e->peer->dial == e;
+	if (dialled)
 		e->peer->dial = NULL;
-	r = core_session_open(&m->core, &e->peer->core, &e->core, !e->server,
+	r = core_session_open(&m->core, &e->peer->core, &e->core, dialled,
 			      expiry_ns(m, e->who.info.not_after), mgr_now(m));
 	if (r) {
-		if (!e->server) {
+		if (dialled) {
 			e->peer->dial = e;
 			dial_failed(e, "out of memory");
 		} else {
@@ -220,7 +232,7 @@ void ctl_closed(void *arg, struct quic_conn *c, const struct err *why)
 	c->user = NULL;
 	e->conn = NULL;
 	if (!e->in_core) {
-		count_refusal(m, e);
+		count_refusal(m, e, why->code);
 		if (e->join) {
 			join_failed(e, why);
 			return;

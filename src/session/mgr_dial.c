@@ -4,8 +4,9 @@
 
 #include "session/mgr.h"
 
-enum { KNOCKS = 6 };
-#define KNOCK_FIRST    (50 * NS_PER_MS)
+enum { KNOCKS = 8 };
+#define KNOCK_FIRST                                                                                          \
+	(10 * NS_PER_MS) /* 48 bytes each, 2.5 s in all; the first may meet a peer just starting */
 #define CONTROL_WITHIN (10 * NS_PER_S)
 #define EVICT_AFTER    (NS_PER_S)
 
@@ -42,7 +43,7 @@ struct epoch *epoch_by_id(struct sess_mgr *m, uint32_t id)
 	return t ? container_of(t, struct epoch, by_id) : NULL;
 }
 
-static void not_half_open(struct epoch *e)
+void not_half_open(struct epoch *e)
 {
 	if (!e->half_open)
 		return;
@@ -187,6 +188,17 @@ void dial_start(struct sess_mgr *m, struct peer *p, unsigned ep, bool rekey)
 		dial_failed(e, "cannot make the knock");
 }
 
+void dial_unknown(struct sess_mgr *m, const struct endpoint *to)
+{
+	struct epoch *e = m->tls && m->contact.nkeys ? epoch_new(m, false) : NULL;
+
+	if (!e)
+		return;
+	e->tls = tls_ref(m->tls);
+	if (dial_knock(e, to, &m->contact.keys[m->n.recovery_knocks++ % m->contact.nkeys], false))
+		epoch_kill(e, 0);
+}
+
 static struct epoch *by_nonce(struct sess_mgr *m, uint64_t nonce)
 {
 	struct tab_node *t = tab_first(&m->nonces, nonce);
@@ -236,13 +248,14 @@ static bool is_known(const struct sess_mgr *m, const struct endpoint *from)
 	return false;
 }
 
-/* Makes room by giving up the longest-waiting stranger that had its second. */
-static bool evict(struct sess_mgr *m)
+/* Makes room by giving up the one that waits longest and had its second; for a stranger only another
+ * stranger. */
+static bool evict(struct sess_mgr *m, bool known)
 {
 	struct epoch *old = NULL;
 
 	for (struct epoch *e = m->epochs; e; e = e->next)
-		if (e->half_open && !e->known && (!old || e->started < old->started))
+		if (e->half_open && (known || !e->known) && (!old || e->started < old->started))
 			old = e;
 	if (!old || mgr_now(m) - old->started < EVICT_AFTER)
 		return false;
@@ -257,10 +270,10 @@ static bool admit(struct sess_mgr *m, const struct endpoint *from, bool *ret_kno
 
 	*ret_known = is_known(m, from);
 	if (*ret_known)
-		return m->half_open < p->max_half_open;
+		return m->half_open < p->max_half_open || evict(m, true);
 	if (!contact_allow(&m->contact, mgr_now(m), from))
 		return false;
-	return m->half_open_unknown < p->max_half_open - p->reserved_half_open || evict(m);
+	return m->half_open_unknown < p->max_half_open - p->reserved_half_open || evict(m, false);
 }
 
 static void accept_new(struct sess_mgr *m, const struct endpoint *from, const struct hello *h)
@@ -269,7 +282,9 @@ static void accept_new(struct sess_mgr *m, const struct endpoint *from, const st
 	bool known;
 	SSL *ssl;
 
-	if (!m->tls || !quic_is_initial(h->quic, h->quic_n, h->cookie.value)) {
+	/* A cookie seen on the way opens no second connection beside its owner's. */
+	if (!m->tls || !quic_is_initial(h->quic, h->quic_n, h->cookie.value) ||
+	    tab_first(&m->cookies, h->cookie.value)) {
 		m->n.drop_quic++;
 		return;
 	}
@@ -286,6 +301,7 @@ static void accept_new(struct sess_mgr *m, const struct endpoint *from, const st
 	m->half_open_unknown += !known;
 	e->path = *from;
 	e->cookie = h->cookie;
+	tab_add(&m->cookies, &e->by_nonce, h->cookie.value);
 	e->tls = tls_ref(m->tls);
 	ssl = tls_ssl(e->tls->server, e->tls, true, &e->who);
 	if (!ssl || quic_accept(&m->quic, ssl, &e->who, h->quic, h->quic_n, h->cookie.value, e, &e->conn)) {

@@ -2,6 +2,10 @@
 /* Datagrams in and out: which layer a frame belongs to, and which frame a QUIC datagram travels in. */
 #include "session/mgr.h"
 
+enum { BURST_FRAMES = 3 };
+#define BURST_WITHIN (5 * NS_PER_S)
+#define BURST_AGAIN  (NS_PER_S / 2)
+
 /* The path of a session in use is its link's, which roams; before, it is where the handshake runs. */
 static const struct endpoint *path_of(const struct epoch *e)
 {
@@ -32,6 +36,16 @@ void mgr_send(void *arg, struct quic_conn *c, uint8_t *p, size_t n)
 	m->cfg.ops->send(m->cfg.arg, &e->path, p - HELLO_HEAD, HELLO_HEAD + n);
 }
 
+/* QUIC waits for seconds once it lost something in an outage. The answer to something new shows it at once
+ * what was lost. */
+static void nudge(struct epoch *e)
+{
+	uint8_t b[8] = { 0 };
+
+	if (e->conn->tx_acked < e->conn->tx_end)
+		quic_send(e->conn, CTL_PING, b, sizeof(b));
+}
+
 void mgr_link(struct peer *p, struct link_result *r)
 {
 	struct sess_mgr *m = p->m;
@@ -51,10 +65,11 @@ void mgr_link(struct peer *p, struct link_result *r)
 		m->n.path_changes++;
 		log_info("session", "peer moved", LS("peer", p->id.uri),
 			 LS("to", endpoint_text(&p->link.path, text)));
-		for (e = m->epochs; e; e = e->next)
-			if (e->peer == p && e->used && e->conn)
-				quic_wake(e->conn);
 	}
+	if (r->back)
+		for (struct epoch *x = m->epochs; x; x = x->next)
+			if (x->peer == p && x->used && x->conn)
+				nudge(x);
 	if ((r->path_changed || r->mtu_changed) && m->cfg.ops->path)
 		m->cfg.ops->path(m->cfg.arg, p->link_id, &p->link.path, p->link.frame_max);
 	if (r->dead && p->current) {
@@ -87,8 +102,29 @@ static struct epoch *by_link(struct sess_mgr *m, uint32_t index)
 	return t ? container_of(t, struct epoch, by_link) : NULL;
 }
 
+/*
+ * We were restarted, and a neighbour still sends with the old keys: after a burst from one address, one knock
+ * there. Nothing is reset and nothing believed; whoever answers must authenticate as in any dial. Spoofed
+ * bursts cost one knock of 48 bytes in half a second, wherever they seem to come from.
+ */
+static void unknown_index(struct sess_mgr *m, const struct endpoint *from)
+{
+	const uint64_t now = mgr_now(m);
+	const size_t i = siphash24(&m->addr_key, from->addr, 16) % BURST_SLOTS;
+
+	if (now - m->burst[i].since > BURST_WITHIN) {
+		m->burst[i].since = now;
+		m->burst[i].n = 0;
+	}
+	if (++m->burst[i].n != BURST_FRAMES || now < m->burst_again)
+		return;
+	m->burst_again = now + BURST_AGAIN;
+	dial_unknown(m, from);
+}
+
 /* The session a hop-tagged frame belongs to, if its tag is right. */
-static struct epoch *authentic(struct sess_mgr *m, const uint8_t *p, size_t n, struct hop *h)
+static struct epoch *authentic(struct sess_mgr *m, const struct endpoint *from, const uint8_t *p, size_t n,
+			       struct hop *h)
 {
 	struct epoch *e;
 
@@ -97,6 +133,8 @@ static struct epoch *authentic(struct sess_mgr *m, const uint8_t *p, size_t n, s
 		return NULL;
 	}
 	e = by_link(m, h->link);
+	if (!e && h->dst == m->self_label)
+		unknown_index(m, from);
 	if (!e || !e->hello_in || h->dst != m->self_label || hop_check(&e->rx_key, p, n)) {
 		m->n.drop_link++;
 		return NULL;
@@ -117,7 +155,7 @@ static void seen(struct epoch *e, const struct endpoint *from)
 static void input_control(struct sess_mgr *m, const struct endpoint *from, const uint8_t *p, size_t n)
 {
 	struct hop h;
-	struct epoch *e = authentic(m, p, n, &h);
+	struct epoch *e = authentic(m, from, p, n, &h);
 	bool fresh;
 
 	if (!e)
@@ -138,7 +176,7 @@ static void input_probe(struct sess_mgr *m, const struct endpoint *from, const u
 	struct link_result r = { 0 };
 	struct probe pr;
 	struct hop h;
-	struct epoch *e = authentic(m, p, n, &h);
+	struct epoch *e = authentic(m, from, p, n, &h);
 
 	if (!e)
 		return;

@@ -186,6 +186,7 @@ static void on_flush(void *arg, uint64_t now)
 {
 	(void)now;
 	quic_flush(arg);
+	quic_reap(arg);
 }
 
 int quic_init(struct quic *q, struct loop *loop, struct rng *rng, const struct quic_ops *ops, void *arg)
@@ -224,7 +225,7 @@ static void conn_free(struct quic_conn *c)
 	free(c);
 }
 
-static void reap(struct quic *q)
+void quic_reap(struct quic *q)
 {
 	struct quic_conn *c;
 
@@ -240,7 +241,7 @@ void quic_fini(struct quic *q)
 		return;
 	while (q->all)
 		quic_close(q->all, 0, false);
-	reap(q);
+	quic_reap(q);
 	loop_timer_cancel(q->loop, &q->flush);
 	tab_fini(&q->cids);
 	*q = (struct quic){ 0 };
@@ -258,7 +259,7 @@ static void undirty(struct quic_conn *c)
 	c->is_dirty = false;
 }
 
-/* Takes the connection out of everything; quic_flush() frees it. */
+/* Takes the connection out of everything; quic_reap() frees it. */
 static void bury(struct quic_conn *c)
 {
 	if (c->is_dead)
@@ -437,7 +438,6 @@ void quic_flush(struct quic *q)
 		c->is_dirty = false;
 		pump(c);
 	}
-	reap(q);
 }
 
 /* ---- connections ---- */

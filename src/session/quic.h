@@ -40,7 +40,6 @@ struct quic {
 	struct tab cids;
 	struct quic_conn *dirty, *dead, *all;
 	struct loop_timer flush;
-	uint8_t reset_secret[32];
 };
 
 struct quic_cid {
@@ -95,6 +94,7 @@ struct quic_conn *quic_find(struct quic *q, const uint8_t *p,
 bool quic_input(struct quic_conn *c, const uint8_t *p, size_t n);
 void quic_wake(struct quic_conn *c); /* something to write: at the end of this burst */
 void quic_flush(struct quic *q);     /* writes now */
+void quic_reap(struct quic *q);	     /* frees the dead: only where none of them is on the stack */
 
 /* Appends a message to stream 0. 0, ERR_LIMIT (more than 4 MiB unacknowledged), ERR_NOMEM. */
 int quic_send(struct quic_conn *c, uint16_t type, const void *p, size_t n);

@@ -180,6 +180,9 @@ static void use(struct sess_mgr *m, struct peer *p, struct epoch *e)
 	const bool first = !p->current;
 	char text[ENDPOINT_TEXT];
 
+	/* Taken into use again: its path is of long ago, the link's is where the peer is now. */
+	const struct endpoint *path = e->used && p->link.up ? &p->link.path : &e->path;
+
 	p->current = e;
 	if (!e->used) {
 		p->epochs++;
@@ -201,7 +204,7 @@ static void use(struct sess_mgr *m, struct peer *p, struct epoch *e)
 	} else {
 		log_debug("session", "keys renewed", LS("peer", p->id.uri), LU("epoch", p->epochs));
 	}
-	link_keys(&p->link, &e->path, e->peer_mtu, now, &r);
+	link_keys(&p->link, path, e->peer_mtu, now, &r);
 	mgr_link(p, &r);
 }
 
@@ -297,6 +300,9 @@ void mgr_run(struct sess_mgr *m)
 		}
 	}
 	m->running = false;
+	/* A dial that becomes due before the next tick does not wait for it. */
+	if (m->core.next_dial < m->tick.at && !m->closing)
+		loop_timer_set(m->cfg.loop, &m->tick, m->core.next_dial);
 }
 
 /* ---- time ---- */
@@ -343,12 +349,7 @@ static void on_tick(void *arg, uint64_t now)
 		mgr_run(m);
 		peer_free(p);
 	}
-	/* A dial that becomes due before the next tick should not wait for it. */
-	for (struct peer *p = m->peer_list; p; p = p->next)
-		if (!p->dial && !p->core.current && (p->core.keep || p->core.wanted_until > now) &&
-		    p->core.dial_at > now && p->core.dial_at < next)
-			next = p->core.dial_at;
-	loop_timer_set(m->cfg.loop, &m->tick, next);
+	loop_timer_set(m->cfg.loop, &m->tick, m->core.next_dial < next ? m->core.next_dial : next);
 }
 
 static void on_reap(void *arg, uint64_t now)
@@ -357,7 +358,8 @@ static void on_reap(void *arg, uint64_t now)
 	struct epoch *e;
 
 	(void)now;
-	quic_flush(&m->quic); /* frees the connections that point into the graves */
+	quic_flush(&m->quic);
+	quic_reap(&m->quic); /* they point into the graves */
 	while ((e = m->graves)) {
 		m->graves = e->next;
 		tls_who_fini(&e->who);
@@ -417,7 +419,7 @@ int sess_new(const struct sess_config *cfg, struct sess_mgr **ret, struct err *e
 	loop_timer_init(&m->tick, on_tick, m);
 	loop_timer_init(&m->reap, on_reap, m);
 	if (tab_init(&m->peers) || tab_init(&m->ids) || tab_init(&m->links) || tab_init(&m->nonces) ||
-	    core_init(&m->core, &cfg->params, m->self_addr, cfg->rng) ||
+	    tab_init(&m->cookies) || core_init(&m->core, &cfg->params, m->self_addr, cfg->rng) ||
 	    quic_init(&m->quic, cfg->loop, cfg->rng, &quic_ops, m))
 		r = err_set(e, ERR_NOMEM, "out of memory");
 	if (!r && cfg->self)
@@ -461,6 +463,7 @@ struct sess_mgr *sess_free(struct sess_mgr *m)
 	tab_fini(&m->ids);
 	tab_fini(&m->links);
 	tab_fini(&m->nonces);
+	tab_fini(&m->cookies);
 	free(m);
 	return NULL;
 }

@@ -129,6 +129,10 @@ void sess_path_too_big(struct sess_mgr *m, uint32_t link);
 void sess_spent(struct sess_mgr *m, uint32_t session);
 void sess_rekey(struct sess_mgr *m, uint32_t session); /* now */
 
+/* The wall clock was set, or the host slept: ends of validity are reckoned anew. ns: wall time = loop now +
+ * offset. */
+void sess_clock(struct sess_mgr *m, int64_t wall_offset);
+
 /* New SVID (renewal) or new bundle: takes effect for new handshakes; sessions re-key; revoked ones end at
  * once. */
 int sess_identity(struct sess_mgr *m, const struct node_identity *self, struct err *e);

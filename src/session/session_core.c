@@ -18,12 +18,13 @@ enum { ACTS_PER_OBJECT = 6, SESSIONS_PER_PEER = 40 };
 #define TOGETHER                                                                                             \
 	(NS_PER_S / 2) /* a handshake that ended so soon after ours is its rival, not its successor */
 #define WANT_LIVES   (30 * NS_PER_S)
-#define READY_WITHIN (15 * NS_PER_S)  /* a handshake whose other half never came */
+#define READY_WITHIN (15 * NS_PER_S) /* a handshake whose other half never came */
+#define REKEY_EACH   (5 * NS_PER_MS)
 #define HIGHER_WAITS (30 * NS_PER_MS) /* head start for the lower address when both begin at once */
 
 int core_init(struct core *c, const struct sess_params *p, const uint8_t self[16], struct rng *rng)
 {
-	*c = (struct core){ .p = *p, .rng = rng, .cap = 16 };
+	*c = (struct core){ .p = *p, .rng = rng, .cap = 16, .next_dial = NS_NEVER };
 	memcpy(c->self, self, 16);
 	c->act = calloc(c->cap, sizeof(*c->act));
 	return c->act ? 0 : ERR_NOMEM;
@@ -151,8 +152,13 @@ static void consider_dial(struct core *c, struct core_peer *p, uint64_t now)
 {
 	struct core_act a = { .ep = p->next_ep, .rekey = p->current != NULL };
 
-	if (!wants_dial(p, now) || now < p->dial_at)
+	if (!wants_dial(p, now))
 		return;
+	if (now < p->dial_at) {
+		if (p->dial_at < c->next_dial)
+			c->next_dial = p->dial_at;
+		return;
+	}
 	p->dialing = true;
 	act(c, CORE_DIAL, p, NULL, a);
 }
@@ -311,6 +317,8 @@ void core_session_end(struct core *c, struct core_session *s, enum sess_end why,
 				next = x->next;
 				if (why == SESS_TIMEOUT && !x->old)
 					continue;
+				if (why == SESS_EXPIRED && x->expires > now) /* renewed meanwhile */
+					continue;
 				unlink_session(c, x);
 				act(c, CORE_END, p, x, (struct core_act){ .why = why });
 			}
@@ -318,6 +326,7 @@ void core_session_end(struct core *c, struct core_session *s, enum sess_end why,
 	} else if (!s->ready && !p->current) {
 		p->failures++;
 		p->dial_at = now + jitter(c, c->p.dial_retry_min << (p->failures < 7 ? p->failures : 7));
+		consider_dial(c, p, now);
 	}
 }
 
@@ -361,10 +370,15 @@ void core_rekey(struct core *c, struct core_peer *p, uint64_t now)
 	consider_dial(c, p, now);
 }
 
+/* Not all at once: a node has hundreds of neighbours, and each handshake is milliseconds of CPU at both ends.
+ */
 void core_rekey_all(struct core *c, uint64_t now)
 {
+	const uint64_t spread = 2 * NS_PER_S + c->nobjects * REKEY_EACH;
+
 	for (struct core_peer *p = c->peers; p; p = p->next)
-		core_rekey(c, p, now + rng_below(c->rng, 2 * NS_PER_S));
+		if (p->current && p->rekey_at == NS_NEVER)
+			p->rekey_at = now + rng_below(c->rng, spread);
 }
 
 uint64_t core_tick_every(const struct core *c)
@@ -424,6 +438,7 @@ uint64_t core_tick(struct core *c, uint64_t now)
 	uint64_t dt = c->last_tick && now > c->last_tick ? now - c->last_tick : 0;
 
 	c->last_tick = now;
+	c->next_dial = NS_NEVER;
 	for (struct core_peer *p = c->peers; p; p = p->next) {
 		unsigned n = 0;
 		struct core_session *all[2 * SESSIONS_PER_PEER];

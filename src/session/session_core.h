@@ -57,7 +57,7 @@ struct core {
 	size_t nobjects;
 	struct core_act *act; /* owned; a queue with room for everything the objects can ask at once */
 	size_t nact, next_act, cap;
-	uint64_t last_tick;
+	uint64_t last_tick, next_dial; /* ns; next_dial: when a dial that had to wait becomes due */
 };
 
 int core_init(struct core *c, const struct sess_params *p, const uint8_t self[16], struct rng *rng);
@@ -85,7 +85,7 @@ void core_session_replaced(struct core *c, struct core_session *s, uint64_t now)
 void core_usage(struct core *c, struct core_session *s, uint64_t packets, uint64_t last_rx);
 void core_rekey(struct core *c, struct core_peer *p, uint64_t now);
 void core_rekey_all(struct core *c, uint64_t now);
-uint64_t core_tick(struct core *c, uint64_t now); /* when to call again */
+uint64_t core_tick(struct core *c, uint64_t now); /* when to call again, or earlier: at next_dial */
 uint64_t core_tick_every(const struct core *c);
 bool core_next(struct core *c, struct core_act *ret); /* false: no more actions */
 

@@ -337,6 +337,8 @@ static inline void op_usage(void *arg, uint32_t session, uint64_t *packets, uint
 		t->packets += 10;
 		t->last_use = t->last_rx = loop_now(t->net->loop);
 	}
+	if (session != t->used) /* nothing flows under the others; 0 is "never" */
+		return;
 	*packets = t->packets;
 	*last_use = t->last_use;
 	*last_rx = t->last_rx;

@@ -68,6 +68,8 @@ static int verify_link(struct tls_who *w, X509 *const *chain, size_t n)
 
 	if (!w->env->bundle)
 		return err_set(&w->err, ERR_AUTH, "this node has no bundle yet: nobody can be verified");
+	if (n != 1)
+		return err_set(&w->err, ERR_AUTH, "it sent %zu certificates, links take the leaf alone", n);
 	r = svid_verify(&w->env->bundle, 1, SVID_LINK, chain, n, tls_wall(w->env), &w->info, &w->err);
 	if (r)
 		return r;
