@@ -126,6 +126,9 @@ static void on_clock_timer(void *arg, uint64_t now)
 	struct control *c = arg;
 	uint8_t p[8];
 
+	/* It may have been set, or the host have slept: certificates go by the wall clock. */
+	c->wall_offset = (int64_t)(clock_wall_ns() - clock_mono_ns());
+	sess_clock(c->sess, c->wall_offset);
 	/* Old news about a clock is no news. */
 	if (c->clock_known && now - c->clock_at > 10 * CLOCK_EVERY)
 		c->clock_known = false;
