@@ -182,6 +182,9 @@ int control_peers_start(struct control *c, struct err *e)
 		seeds_parse(c, (char *)p);
 		free(p);
 	}
+	/* The loop does not run yet and its time is that of its birth: first knocks would be repeated at
+	 * once. */
+	loop_now_fresh(c->loop);
 	control_peers_set(c, NULL, c->cfg);
 	loop_timer_init(&c->clock_timer, on_clock_timer, c);
 	loop_timer_set(c->loop, &c->clock_timer, loop_now(c->loop) + CLOCK_EVERY);
