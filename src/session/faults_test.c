@@ -243,6 +243,23 @@ static void revocation(void **state)
 	net_free(net);
 }
 
+/* Just re-keyed, there are two sessions with it: both end. */
+static void revocation_after_a_rekey(void **state)
+{
+	struct net *net = pair_up(18);
+	struct bundle *b = next_bundle(net, "spiffe://" TD "/node/n1");
+
+	(void)state;
+	sess_rekey(net->node[0].m, net->node[0].used);
+	assert_true(run_until(net, net->node[0].nuse == 2, 2 * NS_PER_S));
+	assert_int_equal(live_sessions(&net->node[0]), 2);
+	set_bundle_of(net, 0, b);
+	assert_int_equal(live_sessions(&net->node[0]), 0);
+	assert_int_equal(net->node[0].last_end, SESS_REVOKED);
+	bundle_free(b);
+	net_free(net);
+}
+
 static void svid_runs_out(void **state)
 {
 	struct net *net = net_new(13);
@@ -683,6 +700,7 @@ int main(void)
 		cmocka_unit_test(self_dial),
 		cmocka_unit_test(stranger_gets_silence),
 		cmocka_unit_test(revocation),
+		cmocka_unit_test(revocation_after_a_rekey),
 		cmocka_unit_test(svid_runs_out),
 		cmocka_unit_test(keys_refused),
 		cmocka_unit_test(join_over_the_wire),

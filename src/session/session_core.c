@@ -101,14 +101,18 @@ int core_peer_add(struct core *c, struct core_peer *p, const uint8_t addr[16], u
 	return 0;
 }
 
-static void unlink_session(struct core *c, struct core_session *s)
+/* False: it ended before, and its CORE_END is still to be taken. */
+static bool unlink_session(struct core *c, struct core_session *s)
 {
 	struct core_session **q = &s->peer->sessions;
 
-	while (*q != s)
+	while (*q && *q != s)
 		q = &(*q)->next;
+	if (!*q)
+		return false;
 	*q = s->next;
 	c->nobjects--;
+	return true;
 }
 
 void core_peer_remove(struct core *c, struct core_peer *p, enum sess_end why)
@@ -308,7 +312,8 @@ void core_session_end(struct core *c, struct core_session *s, enum sess_end why,
 {
 	struct core_peer *p = s->peer;
 
-	unlink_session(c, s);
+	if (!unlink_session(c, s))
+		return;
 	act(c, CORE_END, p, s, (struct core_act){ .why = why });
 	if (p->current == s) {
 		/* The whole identity is the matter, not this session: nothing to fall back to. */

@@ -78,7 +78,7 @@ void core_dial_failed(struct core *c, struct core_peer *p, uint64_t now);
 int core_session_open(struct core *c, struct core_peer *p, struct core_session *s, bool ours,
 		      uint64_t expires, uint64_t now);
 void core_session_ready(struct core *c, struct core_session *s, uint64_t now);
-/* It died, or the peer closed it, or was refused: CORE_END follows. */
+/* It died, or the peer closed it, or was refused: CORE_END follows. Ended already (with another): nothing. */
 void core_session_end(struct core *c, struct core_session *s, enum sess_end why, uint64_t now);
 void core_session_replaced(struct core *c, struct core_session *s, uint64_t now); /* the peer says so */
 /* Of the data path, before each tick: sum of packets both ways, time of the last one received. */
