@@ -230,6 +230,7 @@ void authority_nodes(const struct authority *a, int64_t now,
 			n.state = NODE_REVOKED;
 		else
 			n.state = s->not_after < now ? NODE_EXPIRED : NODE_ACTIVE;
-		fn(arg, &n);
+		if (!n.ephemeral || s->not_after >= now || n.state == NODE_REMOVED)
+			fn(arg, &n);
 	}
 }

@@ -87,6 +87,8 @@ int authority_make(struct authority *a, const struct spiffe_id *id, const struct
 		return rc;
 	if (ttl < 1 || ttl > SVID_TTL_MAX)
 		return err_set(e, ERR_USAGE, "the life of an SVID must be 1 to %d seconds", SVID_TTL_MAX);
+	if (ephemeral && ttl > SVID_TTL_EPHEMERAL)
+		ttl = SVID_TTL_EPHEMERAL;
 	if (cert_times(a->link_root, &root_from, &root_to) || now + ttl > root_to || now < root_from) {
 		err_set(e, ERR_EXPIRED, "this issuer's root is not valid for as long as the SVID would be");
 		return err_todo(

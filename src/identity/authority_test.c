@@ -548,6 +548,36 @@ static void test_backup_contents(void **state)
 	test_path_free(dir);
 }
 
+/* Renewed for an hour at most at a time; once it stops it is gone, and its name is free. */
+static void test_ephemeral(void **state)
+{
+	char *dir;
+	struct authority *a = new_authority(&dir);
+	struct csr_pair csr = { .link = csr1[0], .spiffe = csr1[1] };
+	struct spiffe_id id;
+	X509 *x[2];
+	int64_t from, to;
+	struct token t;
+
+	(void)state;
+	must(spiffe_id_node(TD, "job", &id, e));
+	must(csr_pair_check(&csr, e));
+	must(authority_make(a, &id, &csr, 86400, NOW, true, &x[0], &x[1], e));
+	assert_int_equal(cert_times(x[0], &from, &to), 0);
+	assert_int_equal(to, NOW + 3600);
+	X509_free(x[0]);
+	X509_free(x[1]);
+	issue_ok(a, "spiffe://" TD "/node/web", csr2, NOW);
+	expect_nodes(a, NOW + 3600, "job:0e web:0 ");
+	refused(ERR_CONFLICT, authority_token(a, "job", 60, true, &at, 1, NOW + 3600, &rng, &t, e));
+	expect_nodes(a, NOW + 3601, "web:1 ");
+	must(authority_token(a, "job", 60, true, &at, 1, NOW + 3601, &rng, &t, e));
+	must(authority_remove(a, "job", false, NOW + 3602, e));
+	expect_nodes(a, NOW + 3602, "job:3e web:1 ");
+	authority_free(a);
+	test_path_free(dir);
+}
+
 static void test_tokens(void **state)
 {
 	char *dir;
@@ -706,6 +736,7 @@ int main(void)
 		cmocka_unit_test(test_bundle_size),
 		cmocka_unit_test(test_backup),
 		cmocka_unit_test(test_backup_contents),
+		cmocka_unit_test(test_ephemeral),
 		cmocka_unit_test(test_tokens),
 		cmocka_unit_test(test_journals_stay_small),
 		cmocka_unit_test(test_malformed_records),

@@ -224,7 +224,12 @@ void svid_pem_fini(struct svid_pem *s);
 
 /* ---- the authority: pure but for its key; state lives in a directory only the issuer process reads ---- */
 struct authority; /* link root + spiffe root, their keys, serials, tokens */
-enum { SVID_TTL_DEFAULT = 24 * 3600, SVID_TTL_MAX = 31 * 24 * 3600, SVID_BACKDATE = 600 };
+enum {
+	SVID_TTL_DEFAULT = 24 * 3600,
+	SVID_TTL_MAX = 31 * 24 * 3600,
+	SVID_TTL_EPHEMERAL = 3600, /* of ephemeral nodes at most; renewed while they live, forgotten after */
+	SVID_BACKDATE = 600
+};
 
 /*
  * Makes roots (10 years), bundle number 1 and the directory (0700). Keys at rest are encrypted with
@@ -348,19 +353,15 @@ int authority_add_policy_signer(struct authority *a, const char *uri, int64_t no
  */
 int authority_adopt(struct authority *a, const struct bundle *other, int64_t now, struct err *e);
 
-/* What this issuer issued: the last SVIDs of each identity, for `x0 node list`; in order of the SPIFFE ID. */
+/* What this issuer issued: the last SVIDs of each identity, for `x0 node list`; in order of the SPIFFE ID. An
+ * ephemeral node whose SVID has expired is gone: its name is free. */
 struct authority_node {
 	const char *uri;  /* borrowed for the call */
 	const char *name; /* NULL if it is not /node/<name> */
 	uint8_t addr[16], serial[16], key_hash[SHA256_LEN];
 	int64_t issued_at, not_after;
 	bool ephemeral;
-	enum {
-		NODE_ACTIVE,
-		NODE_EXPIRED,
-		NODE_REVOKED,
-		NODE_REMOVED
-	} state; /* an expired ephemeral node is gone */
+	enum { NODE_ACTIVE, NODE_EXPIRED, NODE_REVOKED, NODE_REMOVED } state;
 };
 void authority_nodes(const struct authority *a, int64_t now,
 		     void (*fn)(void *arg, const struct authority_node *n), void *arg);
