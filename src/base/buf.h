@@ -23,8 +23,11 @@ struct wr {
 	bool bad;
 };
 
+/* p may be NULL if n is 0. */
 static inline struct rd rd_init(const void *p, size_t n)
 {
+	if (!p && !n)
+		p = ""; /* arithmetic with NULL is undefined even by 0 */
 	return (struct rd){ .p = p, .end = (const uint8_t *)p + n };
 }
 

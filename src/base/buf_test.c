@@ -25,6 +25,9 @@ static void reads_big_endian(void **state)
 	assert_true(rd_done(&r));
 	assert_non_null(rd_bytes(&r, 0));
 	assert_true(rd_done(&r));
+	r = rd_init(NULL, 0);
+	assert_non_null(rd_bytes(&r, 0));
+	assert_true(rd_done(&r));
 }
 
 static void reading_beyond_the_end_sticks(void **state)
