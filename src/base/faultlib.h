@@ -77,8 +77,7 @@ static inline long long fault_live(void)
 
 /* Called before a sanitizer has set itself up. */
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((no_sanitize("address", "thread", "undefined"))),                 \
-			     apply_to = function)
+#pragma clang attribute push(__attribute__((disable_sanitizer_instrumentation)), apply_to = function)
 #endif
 static bool fault_strikes(enum fault_kind kind)
 {
