@@ -17,7 +17,7 @@ static struct loop *control;
 static struct api *api;
 static pthread_t thread;
 static struct api_request *held[128];
-static unsigned nheld;
+static atomic_uint nheld;
 
 /* "/echo" answers with what arrived, "/err" with a problem, "/hold" not yet. */
 static void route(void *arg, struct api_request *r)
@@ -28,7 +28,8 @@ static void route(void *arg, struct api_request *r)
 
 	assert_ptr_equal(arg, control);
 	if (!strcmp(r->path, "/hold")) {
-		held[nheld++] = r;
+		held[nheld] = r;
+		nheld++; /* the test's thread waits for it */
 	} else if (!strcmp(r->path, "/release")) {
 		while (nheld)
 			api_reply(held[--nheld], 200, "text/plain", strdup("late"), 4);
@@ -182,7 +183,7 @@ static void full(void **state)
 		fd[i] = dial();
 		assert_int_equal(send(fd[i], hold, strlen(hold), 0), strlen(hold));
 	}
-	for (int i = 0; i < 200 && *(volatile unsigned *)&nheld < API_PENDING; i++)
+	for (int i = 0; i < 200 && nheld < API_PENDING; i++)
 		usleep(10000);
 	assert_int_equal(nheld, API_PENDING);
 	assert_int_equal(get("GET /ok HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), 503);
