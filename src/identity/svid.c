@@ -15,6 +15,7 @@
 #include <openssl/x509v3.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/uio.h>
 
 #include "identity/identity.h"
@@ -134,14 +135,39 @@ static STACK_OF(X509) * stack_of(X509 *const *x, size_t n)
 	return sk;
 }
 
-static int path_error(int why, const struct spiffe_id *id, struct err *e)
+static const char *time_text(const struct tm *tm, char to[24])
 {
+	return strftime(to, 24, "%Y-%m-%d %H:%M UTC", tm) ? to : "?";
+}
+
+/* Whoever reads it must see at once if it is this host's clock that is wrong. */
+static void period_error(X509_STORE_CTX *ctx, bool over, int64_t now, const struct spiffe_id *id,
+			 struct err *e)
+{
+	X509 *x = X509_STORE_CTX_get_current_cert(ctx);
+	const ASN1_TIME *t = !x ? NULL : over ? X509_get0_notAfter(x) : X509_get0_notBefore(x);
+	struct tm at = { 0 }, here = { 0 };
+	char end[24], clock[24];
+	time_t tt = (time_t)now;
+
+	if (t)
+		ASN1_TIME_to_tm(t, &at);
+	gmtime_r(&tt, &here);
+	err_set(e, over ? ERR_EXPIRED : ERR_CLOCK, "a certificate of %.160s %s %s, this host's clock says %s",
+		id->uri, over ? "has expired: it was valid until" : "is not valid yet: it is from",
+		time_text(&at, end), time_text(&here, clock));
+}
+
+static int path_error(X509_STORE_CTX *ctx, int64_t now, const struct spiffe_id *id, struct err *e)
+{
+	int why = X509_STORE_CTX_get_error(ctx);
+
 	switch (why) {
 	case X509_V_ERR_CERT_HAS_EXPIRED:
-		err_set(e, ERR_EXPIRED, "a certificate of %.200s has expired", id->uri);
+		period_error(ctx, true, now, id, e);
 		return err_todo(e, "see why that host did not renew, and whether the clocks of both agree");
 	case X509_V_ERR_CERT_NOT_YET_VALID:
-		err_set(e, ERR_CLOCK, "a certificate of %.200s is not valid yet", id->uri);
+		period_error(ctx, false, now, id, e);
 		return err_todo(e, "compare the clocks of the two hosts and of the issuer");
 	case X509_V_ERR_OUT_OF_MEM:
 		return err_set(e, ERR_NOMEM, "out of memory while checking a certificate");
@@ -204,7 +230,7 @@ static int path_check(const struct bundle *b, enum svid_profile profile, X509 *c
 	X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_PARTIAL_CHAIN);
 	X509_VERIFY_PARAM_set_auth_level(param, 2);
 	if (X509_verify_cert(ctx) != 1)
-		code = path_error(X509_STORE_CTX_get_error(ctx), id, e);
+		code = path_error(ctx, now, id, e);
 	else
 		code = built_path(X509_STORE_CTX_get0_chain(ctx), profile, e);
 out:

@@ -138,6 +138,7 @@ struct test_node {
 	bool busy; /* packets flow all the time */
 	bool fail_keys;
 	uint16_t proto;
+	int64_t skew; /* s, of its wall clock */
 	struct endpoint path;
 	unsigned frame_max;
 	struct bundle *got;
@@ -382,7 +383,7 @@ static inline void node_up(struct net *net, unsigned i, struct node_identity *se
 				 .nlanes = 2,
 				 .suite = i & 1 ? AEAD_CHACHA20_POLY1305 : AEAD_AES_256_GCM,
 				 .mtu = 1452,
-				 .wall_offset = WALL * (int64_t)NS_PER_S,
+				 .wall_offset = (WALL + t->skew) * (int64_t)NS_PER_S,
 				 .params = net->params,
 				 .join_root = join_root,
 				 .proto = t->proto,
