@@ -126,6 +126,8 @@ int err_sys(struct err *e, const char *fmt, ...)
 	vsnprintf(s, sizeof(s), fmt, ap);
 	va_end(ap);
 	err_set(e, ERR_SYS, "%.230s: %s", s, strerror(saved));
+	if (saved == ENOSPC || saved == EDQUOT || saved == EROFS)
+		err_todo(e, "free space on that file system, or make it writable");
 	errno = saved;
 	return ERR_SYS;
 }

@@ -25,7 +25,8 @@ struct err {
 
 /* Writes the sentence and returns `code`, so that `return err_set(e, ERR_PARSE, "...")` reads well. */
 int err_set(struct err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-/* The same with ": strerror(errno)" appended; the code is ERR_SYS. Reads errno first, keeps it. */
+/* The same with ": strerror(errno)" appended; the code is ERR_SYS. Reads errno first, keeps it. A full or
+ * read-only disk comes with its remedy. */
 int err_sys(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Adds the remedy; returns the code already set. */
 int err_todo(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -40,6 +40,10 @@ static void sys_reads_errno_and_keeps_it(void **state)
 	assert_int_equal(err_sys(&e, "cannot open %s", "/x"), ERR_SYS);
 	assert_int_equal(errno, ENOENT);
 	assert_string_equal(e.what, "cannot open /x: No such file or directory");
+	assert_string_equal(e.todo, "");
+	errno = ENOSPC;
+	err_sys(&e, "cannot write x");
+	assert_non_null(strstr(e.todo, "free space"));
 }
 
 static void null_struct_keeps_the_code(void **state)
