@@ -14,6 +14,27 @@
 
 #include "daemon/daemon.h"
 
+/* What is right already is left alone: a disk that became read-only must not keep the node from starting. */
+static int give_file(int at, const char *name, uid_t uid, gid_t gid)
+{
+	struct stat st;
+
+	if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_uid == uid && st.st_gid == gid)
+		return 0;
+	return fchownat(at, name, uid, gid, AT_SYMLINK_NOFOLLOW);
+}
+
+static int give_dir(int fd, uid_t uid, gid_t gid)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -1;
+	if ((st.st_uid != uid || st.st_gid != gid) && fchown(fd, uid, gid) < 0)
+		return -1;
+	return (st.st_mode & 07777) == 0700 ? 0 : fchmod(fd, 0700);
+}
+
 /* A directory and the files in it, two levels deep; never follows links. */
 static int give(int at, const char *name, uid_t uid, gid_t gid, int depth, struct err *e)
 {
@@ -23,7 +44,7 @@ static int give(int at, const char *name, uid_t uid, gid_t gid, int depth, struc
 
 	if (fd < 0)
 		return err_sys(e, "cannot open %s", name);
-	if (fchown(fd, uid, gid) < 0 || fchmod(fd, 0700) < 0)
+	if (give_dir(fd, uid, gid) < 0)
 		rc = err_sys(e, "cannot give %s to uid %u", name, (unsigned)uid);
 	d = rc ? NULL : fdopendir(fd);
 	if (!d) {
@@ -35,7 +56,7 @@ static int give(int at, const char *name, uid_t uid, gid_t gid, int depth, struc
 			continue;
 		if (f->d_type == DT_DIR && depth < 2)
 			rc = give(dirfd(d), f->d_name, uid, gid, depth + 1, e);
-		else if (fchownat(dirfd(d), f->d_name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
+		else if (give_file(dirfd(d), f->d_name, uid, gid) < 0)
 			rc = err_sys(e, "cannot give %s to uid %u", f->d_name, (unsigned)uid);
 	}
 	closedir(d);
