@@ -79,6 +79,11 @@ class Host:
     def x0(self, *argv, **kw):
         return self.exec(X0, "--config", self.conf, *argv, **kw)
 
+    def start(self, *argv):
+        """The same in the background; communicate() on it returns what it said."""
+        return subprocess.Popen(["ip", "netns", "exec", self.ns, X0, "--config", self.conf, *argv],
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
     def json(self, *argv, **kw):
         return json.loads(self.x0(*argv, "--json", **kw).stdout)
 
