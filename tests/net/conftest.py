@@ -6,10 +6,6 @@ sys.path.insert(0, os.path.dirname(__file__))
 import lab as L  # noqa: E402
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "soak: takes long; runs with X0_SOAK=1")
-
-
 def pytest_collection_modifyitems(items):
     here = os.path.dirname(__file__)
     why = None
@@ -22,8 +18,6 @@ def pytest_collection_modifyitems(items):
     for i in items:
         if why and str(i.fspath).startswith(here):
             i.add_marker(pytest.mark.skip(reason=why))
-        elif i.get_closest_marker("soak") and not os.environ.get("X0_SOAK"):
-            i.add_marker(pytest.mark.skip(reason="runs with X0_SOAK=1"))
 
 
 @pytest.fixture(scope="session", autouse=True)
