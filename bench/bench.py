@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of x0 beside the bare link and a peer, from one run on this machine.
 
-usage: bench.py [NAME ...]     names: tcp1 cpu_gb pps64 cpu_packet rtt_p50 cold_start rss_idle rss_after (default: all)
+usage: bench.py [NAME ...]     default: all; the names are in ROWS below
 
 Two hosts in network namespaces over one veth pair (x0 lab up a-b). The peer is nebula with its offloads switched on and 10 MB
-socket buffers, if $PEERS/nebula and $PEERS/nebula-cert exist; without it the peer's columns stay empty. Rounds alternate bare, x0, peer;
+socket buffers, if $PEERS/nebula and $PEERS/nebula-cert exist; without it its columns stay empty. Rounds alternate bare, x0, peer;
 medians of $ROUNDS (3). Writes build/bench.json and prints the table.
 """
 import json
@@ -26,7 +26,15 @@ PEERS = os.environ.get("PEERS", "")
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 SECONDS = int(os.environ.get("SECONDS_EACH", "4"))
 HZ = os.sysconf("SC_CLK_TCK")
-NAMES = ["tcp1", "cpu_gb", "pps64", "cpu_packet", "rtt_p50", "cold_start", "rss_idle", "rss_after"]
+NEBULA = "nebula 1.12, offloads, 10 MB buffers"
+# name: unit, what the ratio is against
+ROWS = dict(
+    tcp1=("Gbit/s", NEBULA), tcp1_loss=("Gbit/s", "bare link, the same 0.5 % of frames lost"),
+    tcp1_reorder=("Gbit/s", "bare link, the same 0.5 % of frames late"), pps64=("packets/s", NEBULA),
+    cpu_packet=("us CPU/packet", NEBULA), cpu_gb=("CPU s/GB", NEBULA), rtt_p50=("us", NEBULA), cold_start=("ms", NEBULA),
+    handshake_cpu=("us CPU", "the same operations called bare"), control_1000=("us CPU/message", "the same at 10 sessions"),
+    rss_idle=("MB", NEBULA), rss_after=("MB", NEBULA), lanes4=("CPU s/GB", "1 stream"))
+CPU_RATE = 100_000  # packets/s at which the CPU of a packet is compared
 
 
 def sh(cmd, check=True, **kw):
@@ -131,12 +139,13 @@ def iperf(addr, args):
         server.wait()
 
 
-def tcp(peer):
+def tcp(peer, streams=1):
+    """Gbit/s and CPU seconds per GB, both ends, of that many streams."""
     c0 = cpu(peer.pids)
-    d = iperf(peer.addr, ["-t", str(SECONDS)])
+    d = iperf(peer.addr, ["-t", str(SECONDS), "-P", str(streams)])
     c1 = cpu(peer.pids)
     s = d["end"]["sum_received"]
-    return dict(tcp1=s["bits_per_second"] / 1e9, cpu_gb=(c1 - c0) / (s["bytes"] / 1e9))
+    return s["bits_per_second"] / 1e9, (c1 - c0) / (s["bytes"] / 1e9)
 
 
 def udp_rate(peer, rate):
@@ -150,99 +159,144 @@ def udp_rate(peer, rate):
 
 def pps(peer):
     """Highest rate with at most 0.1 % loss, by bisection of the offered rate; a rate counts if two of three tries hold."""
-    lo, hi, best, cost = 20e3, 1e6, 0, float("nan")
+    lo, hi, best = 20e3, 1e6, 0
     while hi / lo > 1.06:
         mid, held = (lo * hi) ** 0.5, 0
         for k in range(3):
-            c0 = cpu(peer.pids)
             got, lost, offered = udp_rate(peer, mid)
-            used = cpu(peer.pids) - c0
             # A generator that cannot offer it holds nothing.
             if lost <= 0.1 and offered > 0.97 * mid:
                 held += 1
-                if got > best:
-                    best, cost = got, used / (got * 2) * 1e6
+                best = max(best, got)
             if held == 2 or k - held == 1:
                 break
         lo, hi = (mid, hi) if held == 2 else (lo, mid)
-    return dict(pps64=best, cpu_packet=cost)
+    return best
+
+
+def cpu_packet(peer):
+    c0 = cpu(peer.pids)
+    got = udp_rate(peer, CPU_RATE)[0]
+    return (cpu(peer.pids) - c0) / (got * 2) * 1e6
 
 
 def rtt(peer):
     out = inside("a", f"ping -c 400 -i 0.005 {peer.addr}")
-    return dict(rtt_p50=statistics.median(float(x) for x in re.findall(r"time=([\d.]+)", out)) * 1000)
+    return statistics.median(float(x) for x in re.findall(r"time=([\d.]+)", out)) * 1000
 
 
 def cold(peer):
-    if not peer.pids:
-        return {}
     peer.stop()
     t0 = time.monotonic()
     peer.start()
-    return dict(cold_start=(time.monotonic() - t0) * 1000)
-
-
-UNITS = dict(tcp1="Gbit/s", cpu_gb="CPU s/GB", pps64="packets/s", cpu_packet="us CPU/packet", rtt_p50="us", cold_start="ms",
-             rss_idle="MB", rss_after="MB")
+    return (time.monotonic() - t0) * 1000
 
 
 def measure(peer, wanted):
+    """One round of what is compared with the bare link or the peer."""
     r = {}
     peer.start()
     try:
         time.sleep(1)
         if peer.pids:
             r["rss_idle"] = rss(peer.pids)
-        if {"tcp1", "cpu_gb"} & wanted:
-            r.update(tcp(peer))
-        if {"pps64", "cpu_packet"} & wanted:
-            r.update(pps(peer))
+        if {"tcp1", "cpu_gb", "lanes4"} & wanted:
+            r["tcp1"], r["cpu_gb"] = tcp(peer)
+        if "lanes4" in wanted and peer.name == "x0":
+            r["lanes4"], r["lanes4 reference"] = tcp(peer, 4)[1], r["cpu_gb"]
+        if "pps64" in wanted:
+            r["pps64"] = pps(peer)
+        if "cpu_packet" in wanted and peer.pids:
+            r["cpu_packet"] = cpu_packet(peer)
         if "rtt_p50" in wanted:
-            r.update(rtt(peer))
+            r["rtt_p50"] = rtt(peer)
         if peer.pids:
             r["rss_after"] = rss(peer.pids)
-        if "cold_start" in wanted:
-            r.update(cold(peer))
+        if "cold_start" in wanted and peer.pids:
+            r["cold_start"] = cold(peer)
     finally:
         peer.stop()
     return r
 
 
-def main():
-    wanted = set(sys.argv[1:] or NAMES)
-    if wanted - set(NAMES):
-        sys.exit(f"unknown: {', '.join(sorted(wanted - set(NAMES)))}; known: {' '.join(NAMES)}")
-    if os.geteuid():
-        sys.exit("the benchmark makes network namespaces, which needs root")
-    rows = {}
-    with tempfile.TemporaryDirectory() as d:
-        sh(f"{X0} lab up a-b")
+def bad_link(peers, name, option, rows):
+    """TCP over the link and through x0, both under the same impairment. Segmentation offload of the link is off from here on."""
+    sh(f"{X0} lab link a-b --loss 0 --reorder 0 --{option} 0.5%")
+    for p in peers:
+        p.start()
         try:
-            peers = [Bare(), Ours()]
-            if PEERS and os.access(f"{PEERS}/nebula", os.X_OK):
-                peers.append(Nebula(d))
-            else:
-                print("no peer: set PEERS to a directory with nebula and nebula-cert", file=sys.stderr)
-            peers[1].stop()
-            for k in range(ROUNDS):
-                for p in peers:
-                    for name, v in measure(p, wanted).items():
-                        rows.setdefault(name, {}).setdefault(p.name, []).append(v)
+            add(rows, p.name, {name: tcp(p)[0]})
         finally:
-            sh(f"{X0} lab down", check=False)
+            p.stop()
+
+
+def add(rows, who, figures):
+    for name, v in figures.items():
+        rows.setdefault(name, {}).setdefault(who, []).append(v)
+
+
+def programs(wanted, rows):
+    """What needs no network: our session code against bare operations, and against itself with fewer sessions."""
+    if "handshake_cpu" in wanted:
+        d = json.loads(sh(str(ROOT / "build" / "bench-handshake")))
+        add(rows, "x0", {"handshake_cpu": d["handshake_us"], "handshake_cpu reference": d["bare_us"]})
+    if "control_1000" in wanted:
+        d = json.loads(sh(str(ROOT / "build" / "bench-control")))
+        add(rows, "x0", {"control_1000": d["us_1000"], "control_1000 reference": d["us_10"]})
+
+
+def network(wanted, rows, d):
+    sh(f"{X0} lab up a-b")
+    try:
+        peers = [Bare(), Ours()]
+        if PEERS and os.access(f"{PEERS}/nebula", os.X_OK):
+            peers.append(Nebula(d))
+        else:
+            print("no peer: set PEERS to a directory with nebula and nebula-cert", file=sys.stderr)
+        peers[1].stop()
+        if wanted - {"tcp1_loss", "tcp1_reorder"}:
+            for _ in range(ROUNDS):
+                for p in peers:
+                    add(rows, p.name, measure(p, wanted))
+        for _ in range(ROUNDS):
+            for name, option in (("tcp1_loss", "loss"), ("tcp1_reorder", "reorder")):
+                if name in wanted:
+                    bad_link(peers[:2], name, option, rows)
+    finally:
+        sh(f"{X0} lab down", check=False)
+
+
+def report(wanted, rows):
     out = []
-    print(f"{'':12} {'unit':14} {'x0':>12} {'bare link':>12} {'nebula 1.12':>12} {'x0/nebula':>10}")
-    for name in NAMES:
-        if name not in wanted or name not in rows:
-            continue
-        med = {p: statistics.median(v) for p, v in rows[name].items()}
-        ours, peer = med.get("x0"), med.get("nebula")
-        ratio = ours / peer if ours and peer else None
-        out.append(dict(name=name, value=ours, unit=UNITS[name], peer="nebula 1.12, offloads, 10 MB buffers" if peer else None, peer_value=peer,
-                        ratio=ratio, bare=med.get("bare"), command=f"make bench ARGS={name}"))
-        show = lambda v: f"{v:12.2f}" if v is not None else f"{'-':>12}"
-        print(f"{name:12} {UNITS[name]:14} {show(ours)} {show(med.get('bare'))} {show(peer)} {f'{ratio:10.2f}' if ratio else '':>10}")
+    show = lambda v: f"{v:12.2f}" if v is not None else f"{'-':>12}"
+    print(f"{'':14}{'unit':15}{'x0':>12}{'reference':>12}{'ratio':>12}  {'bare link':>12}  reference is")
+    for name in [n for n in ROWS if n in wanted and n in rows]:
+        unit, against = ROWS[name]
+        med = {who: statistics.median(v) for who, v in rows[name].items()}
+        ours, bare = med.get("x0"), med.get("bare")
+        if f"{name} reference" in rows:
+            ref = statistics.median(rows[f"{name} reference"]["x0"])
+        else:
+            ref = med.get("nebula") if against == NEBULA else bare
+        ratio = ours / ref if ours and ref else None
+        out.append(dict(name=name, value=ours, unit=unit, peer=against, peer_value=ref, ratio=ratio, bare=bare,
+                        command=f"make bench ARGS={name}"))
+        print(f"{name:14}{unit:15}{show(ours)}{show(ref)}{show(ratio)}  {show(bare)}  {against}")
     (ROOT / "build" / "bench.json").write_text(json.dumps(out, indent=1) + "\n")
+
+
+def main():
+    wanted = set(sys.argv[1:] or ROWS)
+    if wanted - set(ROWS):
+        sys.exit(f"unknown: {', '.join(sorted(wanted - set(ROWS)))}; known: {' '.join(ROWS)}")
+    rows = {}
+    programs(wanted, rows)
+    if wanted - {"handshake_cpu", "control_1000"}:
+        if os.geteuid():
+            sys.exit("the benchmark makes network namespaces, which needs root")
+        with tempfile.TemporaryDirectory() as d:
+            network(wanted, rows, d)
+    report(wanted, rows)
 
 
 if __name__ == "__main__":
