@@ -2,6 +2,7 @@
 /* Peers that must be refused, revocation, expiry, bundles, joins. */
 #include <unistd.h>
 
+#include "session/mgr.h"
 #include "session/testlib.h"
 
 static int log_fd = -1;
@@ -457,6 +458,8 @@ static void join_over_the_wire(void **state)
 		fail_msg("join: %s", j.why);
 	net->loss = 0;
 	assert_int_equal(counters(&net->node[0]).joins, 1);
+	run_for(net, NS_PER_S);
+	assert_int_equal(counters(&net->node[0]).refused_tls, 0); /* that the newcomer left is no refusal */
 	/* The new identity works at once. */
 	struct node_identity *me = calloc(1, sizeof(*me));
 
@@ -478,6 +481,144 @@ static void join_over_the_wire(void **state)
 	assert_int_equal(system(cmd), 0);
 }
 
+/* ---- joins that only hold on ---- */
+static unsigned nasked;
+static size_t request_size;
+
+static int idle_request(void *arg, const uint8_t exporter[32], uint8_t **ret_p, size_t *ret_n, struct err *e)
+{
+	(void)arg;
+	(void)exporter;
+	(void)e;
+	*ret_p = calloc(1, request_size);
+	*ret_n = request_size;
+	return 0;
+}
+
+static void idle_done(void *arg, const uint8_t *reply, size_t n, const struct err *e)
+{
+	(void)arg;
+	(void)reply;
+	(void)n;
+	(void)e;
+}
+
+static void never_answer(void *arg, uint64_t ticket, const struct endpoint *from, const uint8_t exporter[32],
+			 const uint8_t *p, size_t n)
+{
+	(void)arg;
+	(void)ticket;
+	(void)from;
+	(void)exporter;
+	(void)p;
+	(void)n;
+	nasked++;
+}
+
+static struct net *join_flood(uint64_t seed, unsigned joins)
+{
+	static const struct sess_join_ops join = { idle_request, idle_done };
+	static struct sess_ops ops;
+	struct net *net = net_new(seed);
+	struct token t = { .naddrs = 1 };
+	struct err e;
+
+	nasked = 0;
+	ops = test_ops;
+	ops.join = never_answer;
+	net->params.max_half_open = 8;
+	net->params.reserved_half_open = 4;
+	node_up(net, 0, node_id(net, 0), &ops, net->mint.root);
+	node_up(net, 1, NULL, NULL, NULL);
+	assert_int_equal(key_pub_hash(net->mint.key, t.issuer), 0);
+	snprintf(t.trust_domain, sizeof(t.trust_domain), TD);
+	t.addr[0] = net->node[0].at;
+	for (unsigned i = 0; i < joins; i++) {
+		net->node[1].at = ep_at(1000 + i, X0_PORT);
+		assert_int_equal(sess_join(net->node[1].m, &t, &join, NULL, &e), 0);
+		run_for(net, 45 * NS_PER_MS);
+	}
+	return net;
+}
+
+/* Whoever knows the pin can open them: they count as half open until they are answered. */
+static void joins_are_capped(void **state)
+{
+	struct net *net;
+
+	(void)state;
+	request_size = 100;
+	net = join_flood(18, 20);
+	assert_in_range(nasked, 1, 4);
+	assert_true(counters(&net->node[0]).drop_half_open > 0);
+	/* A peer still gets in. */
+	node_up(net, 2, node_id(net, 2), NULL, NULL);
+	know(net, 0, 2, false);
+	know(net, 2, 0, true);
+	assert_true(run_until(net, both_up(net, 0, 2), 2 * NS_PER_S));
+	net_free(net);
+}
+
+/* A stranger gets no room for a message as long as those of peers. */
+static void join_request_too_long(void **state)
+{
+	struct net *net;
+
+	(void)state;
+	request_size = 100 << 10;
+	net = join_flood(19, 1);
+	run_for(net, 5 * NS_PER_S);
+	assert_int_equal(nasked, 0);
+	net_free(net);
+}
+
+/* ---- anything but what the design allows ---- */
+static void other_tls(void **state)
+{
+	static const struct {
+		const char *groups, *sigalgs, *alpn, *why;
+	} t[] = {
+		{ "X25519", NULL, NULL, "X25519MLKEM768" },
+		{ "MLKEM768", NULL, NULL, "X25519MLKEM768" },
+		{ "SecP256r1MLKEM768", NULL, NULL, "X25519MLKEM768" },
+		{ NULL, "ecdsa_secp256r1_sha256", NULL, "ML-DSA-65" },
+		{ NULL, "mldsa44:mldsa87", NULL, "ML-DSA-65" },
+		{ NULL, NULL, "\2h3", "x0/1" },
+		{ NULL, NULL, "\4x0/2", "x0/1" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		struct net *net = net_new(20 + i);
+		struct sess_counters c;
+		SSL_CTX *client;
+
+		node_up(net, 0, node_id(net, 0), NULL, NULL);
+		node_up(net, 1, node_id(net, 1), NULL, NULL);
+		client = net->node[1].m->tls->client;
+		if (t[i].groups)
+			assert_int_equal(SSL_CTX_set1_groups_list(client, t[i].groups), 1);
+		if (t[i].sigalgs)
+			assert_int_equal(SSL_CTX_set1_sigalgs_list(client, t[i].sigalgs), 1);
+		if (t[i].alpn)
+			assert_int_equal(SSL_CTX_set_alpn_protos(client, (const unsigned char *)t[i].alpn,
+								 (unsigned)strlen(t[i].alpn)),
+					 0);
+		log_begin();
+		know(net, 1, 0, true);
+		run_for(net, 5 * NS_PER_S);
+		log_set_level(LOG_ERROR);
+		c = counters(&net->node[0]);
+		assert_true(c.refused_tls > 0);
+		assert_int_equal(c.handshakes_ok + net->node[0].nkeys + net->node[1].nkeys, 0);
+		assert_true(told(&net->node[0], t[i].why));
+		/* The other end knows that it was refused, and does not claim to have refused. */
+		assert_int_equal(counters(&net->node[1]).refused_tls, 0);
+		assert_non_null(strstr(info_of(&net->node[1]).last_error, "refused us"));
+		net_free(net);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -496,6 +637,9 @@ int main(void)
 		cmocka_unit_test(svid_runs_out),
 		cmocka_unit_test(keys_refused),
 		cmocka_unit_test(join_over_the_wire),
+		cmocka_unit_test(joins_are_capped),
+		cmocka_unit_test(join_request_too_long),
+		cmocka_unit_test(other_tls),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

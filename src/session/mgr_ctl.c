@@ -30,7 +30,6 @@ void sess_clock(struct sess_mgr *m, int64_t wall_offset)
 
 static void count_refusal(struct sess_mgr *m, const struct epoch *e, int code)
 {
-	m->n.handshakes_failed++;
 	if (e->who.refusal == TLS_REFUSED_REVOKED)
 		m->n.refused_revoked++;
 	else if (e->who.refusal == TLS_REFUSED_IDENTITY)
@@ -48,6 +47,24 @@ static void log_refused(const struct epoch *e, const struct err *why)
 		 why->what);
 	log_warn("session", "refused a peer", LS("why", why->what), LS("address", text), LS("peer", who),
 		 LS("todo", why->todo));
+}
+
+/* Of the ways to fail only some are a refusal, and of those only some are ours. */
+static void failed_handshake(const struct epoch *e, const struct err *why)
+{
+	struct sess_mgr *m = e->m;
+	char text[ENDPOINT_TEXT];
+
+	m->n.handshakes_failed++;
+	if (e->who.refusal != TLS_OK || why->code == ERR_AUTH) {
+		count_refusal(m, e, why->code);
+		if (!e->join)
+			log_refused(e, why);
+	} else if (why->code == ERR_DENIED && !e->join) {
+		log_warn("session", "a peer refused us", LS("why", why->what),
+			 LS("address", endpoint_text(&e->path, text)), LS("peer", PEER_OF(e)),
+			 LS("todo", why->todo));
+	}
 }
 
 static enum sess_end end_of(enum close_code code)
@@ -224,21 +241,20 @@ void ctl_up(void *arg, struct quic_conn *c)
 
 void ctl_closed(void *arg, struct quic_conn *c, const struct err *why)
 {
-	struct sess_mgr *m = arg;
 	struct epoch *e = c->user;
 
+	(void)arg;
 	if (!e)
 		return;
 	c->user = NULL;
 	e->conn = NULL;
 	if (!e->in_core) {
-		count_refusal(m, e, why->code);
+		if (!e->join_server) /* the newcomer's handshake was complete; it left */
+			failed_handshake(e, why);
 		if (e->join) {
 			join_failed(e, why);
 			return;
 		}
-		if (why->code != ERR_TIMEOUT && !e->join_server)
-			log_refused(e, why);
 		epoch_end(e, SESS_REFUSED, why->what, CLOSE_REFUSED);
 		return;
 	}

@@ -321,7 +321,7 @@ static void explain(struct quic_conn *c, int rv, struct err *e)
 		err_set(e, ERR_TIMEOUT, "the handshake did not finish in %d s", HANDSHAKE_TIMEOUT_S);
 	} else if (rv == NGTCP2_ERR_DRAINING && cc->error_code >= NGTCP2_CRYPTO_ERROR &&
 		   cc->error_code < 0x200 && cc->type == NGTCP2_CCERR_TYPE_TRANSPORT) {
-		err_set(e, ERR_AUTH, "it refused us: %s",
+		err_set(e, ERR_DENIED, "it refused us: %s",
 			SSL_alert_desc_string_long((int)(cc->error_code & 0xff)));
 		err_todo(e, "its log says why; check both clocks and that both have the same trust domain's "
 			    "bundle");
