@@ -334,7 +334,11 @@ static inline void op_usage(void *arg, uint32_t session, uint64_t *packets, uint
 {
 	struct test_node *t = arg;
 
-	if (t->busy && session == t->used) {
+	if (session != t->used) { /* old keys hear nothing */
+		*packets = *last_use = *last_rx = 0;
+		return;
+	}
+	if (t->busy) {
 		t->packets += 10;
 		t->last_use = t->last_rx = loop_now(t->net->loop);
 	}
