@@ -423,18 +423,20 @@ static void known_bundle(struct epoch *e, struct bundle *theirs /* owned */)
 	const bool conflict = theirs->number == m->bundle->number &&
 			      memcmp(theirs->hash, m->bundle->hash, SHA256_LEN) != 0;
 	struct err er = { 0 };
-	int r = mgr_settle_bundle(m, theirs, &er);
+	int r;
 
+	/* Before it counts: it may revoke its bearer, who is gone then. */
+	if (conflict || theirs->number > m->bundle->number)
+		log_info("session",
+			 conflict ? "two bundles of one number: revocations of both count" : "newer bundle",
+			 LU("number", theirs->number), LS("from", PEER_OF(e)));
+	r = mgr_settle_bundle(m, theirs, &er);
 	if (r < 0)
-		log_error("session", "cannot adopt a bundle", LS("why", er.what), LS("from", PEER_OF(e)));
+		log_error("session", "cannot adopt a bundle", LS("why", er.what));
 	if (r <= 0)
 		useless_bundle(e);
 	else
 		e->useless_bundles = 0;
-	if (r > 0 || conflict)
-		log_info("session",
-			 conflict ? "two bundles of one number: revocations of both count" : "newer bundle",
-			 LU("number", theirs->number), LS("from", PEER_OF(e)));
 	if (m->cfg.ops->bundle && (r > 0 || conflict))
 		m->cfg.ops->bundle(m->cfg.arg, theirs);
 	else
