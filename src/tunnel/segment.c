@@ -58,6 +58,8 @@ int cut_init(struct cut *c, const struct virtio_net_hdr *v, uint8_t *pkt, size_t
 	if (c->partial &&
 	    (!in->head || v->csum_start != in->l4 || in->l4 + v->csum_offset != inner_csum_at(in))) {
 		c->partial = false;
+		if (v->csum_start < in->l4) /* it would be written into the IP header */
+			return ERR_PARSE;
 		return inner_csum_finish(pkt, n, v->csum_start, v->csum_offset);
 	}
 	return 0;
