@@ -7,7 +7,6 @@
 
 #include "tunnel/coalesce.h"
 #include "tunnel/firstq.h"
-#include "tunnel/rest.h"
 #include "tunnel/table.h"
 #include "tunnel/tx_batch.h"
 
@@ -47,8 +46,7 @@ struct worker {
 	pthread_t thread;
 	int tun, udp, wake; /* wake: eventfd, owned */
 	uint64_t now;	    /* ns, read once per turn */
-	struct rest rest;
-	uint64_t icmp_at; /* ns: ICMP token bucket */
+	uint64_t icmp_at;   /* ns: ICMP token bucket */
 	unsigned icmp_tokens;
 	uint64_t too_big_at;	   /* ns: last EV_TOO_BIG */
 	const struct table *table; /* valid within one turn */

@@ -3,11 +3,10 @@
  * DOC: workers
  *
  * One thread per core: turns of receiving and sending while there is anything, then offline (base/qsbr.h) and
- * asleep (rest.h says how). Between two turns it holds no pointer into a snapshot.
+ * asleep in poll(). Between two turns it holds no pointer into a snapshot.
  */
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -139,51 +138,23 @@ bool worker_event(struct worker *w, enum event_kind kind, uint32_t id, const uin
 
 unsigned worker_turn(struct worker *w)
 {
-	unsigned tx, rx;
-
 	w->now = clock_mono_ns();
 	w->table = atomic_load_explicit(&w->dp->table, memory_order_acquire);
 	w->last_sess = NULL;
-	rx = pipeline_rx(w);
-	tx = pipeline_tx(w);
-	if (atomic_load_explicit(&w->inbox, memory_order_relaxed))
-		tx += pipeline_inbox(w);
-	if (atomic_load_explicit(&w->handed, memory_order_relaxed))
-		rx += pipeline_handed(w);
-	if (tx + rx)
-		w->rest.sent = tx > 0;
-	return tx + rx;
+	return pipeline_rx(w) + pipeline_tx(w) +
+	       (atomic_load_explicit(&w->inbox, memory_order_relaxed) ? pipeline_inbox(w) : 0) +
+	       (atomic_load_explicit(&w->handed, memory_order_relaxed) ? pipeline_handed(w) : 0);
 }
 
-/* Looks, without sleeping, until there is something or `ns` passed; returns the ns it took. */
-static uint64_t spin(struct pollfd *p, nfds_t n, uint64_t since, uint32_t ns, int *ret_ready)
-{
-	uint64_t span;
-
-	do {
-		sched_yield();
-		*ret_ready = poll(p, n, 0);
-		span = clock_mono_ns() - since;
-	} while (*ret_ready == 0 && span < ns);
-	return span;
-}
-
-static void rest_until_work(struct worker *w)
+static void sleep_until_work(struct worker *w)
 {
 	struct pollfd p[3] = { { .fd = w->udp, .events = POLLIN },
 			       { .fd = w->tun, .events = POLLIN },
 			       { .fd = w->wake, .events = POLLIN } };
-	uint64_t since = clock_mono_ns(), span = 0, n;
-	uint32_t spin_ns = rest_spin(&w->rest, since);
-	int ready = 0;
+	uint64_t n;
 
-	if (spin_ns)
-		span = spin(p, ARRAY_SIZE(p), since, spin_ns, &ready);
-	if (ready == 0)
-		ready = poll(p, ARRAY_SIZE(p), -1);
-	if (ready < 0)
+	if (poll(p, 3, -1) < 0)
 		return;
-	rest_woke(&w->rest, clock_mono_ns() - since, span);
 	if (p[2].revents && read(w->wake, &n, sizeof(n)) < 0)
 		return;
 	/* The device is gone: only frames and the end of this thread can still come. */
@@ -204,7 +175,7 @@ static void *run(void *arg)
 		while (worker_turn(w) && !atomic_load_explicit(&dp->stop, memory_order_relaxed))
 			qsbr_quiescent(&dp->qsbr, w->id);
 		qsbr_offline(&dp->qsbr, w->id);
-		rest_until_work(w);
+		sleep_until_work(w);
 	}
 	return NULL;
 }
