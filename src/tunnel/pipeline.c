@@ -26,8 +26,8 @@
  *	tun_write()         one write for up to 64 packets, gathered from where they lie
  *
  * Invariants: no lock and no allocation on the way (but the first frame of a lane makes its AEAD context,
- *packets that wait for a session are copied, and so are frames the kernel gave to the wrong worker:
- *pipeline_handed()); a lane's receive state has one writer; nothing changes before the AEAD said yes.
+ * packets that wait for a session are copied, and so are frames the kernel gave to the wrong worker:
+ * pipeline_handed()); a lane's receive state has one writer; nothing changes before the AEAD said yes.
  */
 #include <errno.h>
 #include <netinet/udp.h>

@@ -28,7 +28,9 @@ def test_units_verify_clean(tmp_path):
         with open(u) as f:
             # The programs are not installed where this runs.
             text = re.sub(r"^(ExecStart=)\S+", rf"\1{shutil.which('true')}", f.read(), flags=re.M)
-        (tmp_path / os.path.basename(u)).write_text(text)
+        copy = tmp_path / os.path.basename(u)
+        copy.write_text(text)
+        copy.chmod(0o644)  # whatever the umask
     rc, out = analyze("verify", "--man=no", *(str(tmp_path / os.path.basename(u)) for u in UNITS))
     assert rc == 0
     assert not [x for x in out.splitlines() if "x0" in x], out
