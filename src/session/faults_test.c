@@ -295,13 +295,7 @@ static void svid_runs_out(void **state)
 	struct node_identity *fresh, *old;
 
 	(void)state;
-	node_up(net, 0, node_id(net, 0), NULL, NULL);
-	node_up(net, 1,
-		mint_node(&net->mint, net->bundle, "spiffe://" TD "/node/n1", KEY_MLDSA65, WALL - 600,
-			  WALL + 60),
-		NULL, NULL);
-	know(net, 0, 1, true);
-	assert_true(run_until(net, both_up(net, 0, 1), 2 * NS_PER_S));
+	pair_for_a_minute(net);
 	/* Renewed in time: new keys, no gap. */
 	run_for(net, 30 * NS_PER_S);
 	old = net->node[1].self;

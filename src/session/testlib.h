@@ -500,6 +500,18 @@ static inline struct sess_counters counters(struct test_node *t)
 	return c;
 }
 
+/* Nodes 0 and 1 linked with each other; 1's SVID ends after 60 s. */
+static inline void pair_for_a_minute(struct net *net)
+{
+	node_up(net, 0, node_id(net, 0), NULL, NULL);
+	node_up(net, 1,
+		mint_node(&net->mint, net->bundle, "spiffe://" TD "/node/n1", KEY_MLDSA65, WALL - 600,
+			  WALL + 60),
+		NULL, NULL);
+	know(net, 0, 1, true);
+	assert_true(run_until(net, both_up(net, 0, 1), 2 * NS_PER_S));
+}
+
 /* The next bundle by the net's own root, which revokes an identity for ever. */
 static inline struct bundle *next_bundle(struct net *net, const char *revoke)
 {
