@@ -143,8 +143,8 @@ int sess_identity(struct sess_mgr *m, const struct node_identity *self, struct e
  */
 void sess_join_root(struct sess_mgr *m, X509 *root);
 
-/* Reliable message to an authenticated peer, in order; ERR_NOT_FOUND, ERR_LIMIT (more than 4 MiB
- * unacknowledged). */
+/* Reliable message to an authenticated peer, in order within this session (a re-key makes another);
+ * ERR_NOT_FOUND, ERR_LIMIT (more than 4 MiB unacknowledged). */
 int sess_send(struct sess_mgr *m, uint32_t session, uint16_t type, const void *p, size_t n);
 /* One CTL_PING over stream 0; fn gets the round trip in ns, or ERR_TIMEOUT after 5 s, or ERR_FAILED with the
  * session. */
